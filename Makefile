@@ -1,0 +1,163 @@
+# tidegate: a connection gateway for Linux
+#
+#   make            build everything into build/
+#   make run        install what is missing, build, start the demo gateway
+#   make check      install what is missing, build, run every test (plain, address and undefined sanitizers)
+#   make test       build and run the tests of this build only (combine with SAN=)
+#   make bench      print the measurements of README and docs
+#   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
+#   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
+#   make install    DESTDIR= PREFIX=/usr/local
+#   make deps       install build and test dependencies (Debian 12 and 13)
+#   make clean      remove build/
+#
+# Variables: V=1 shows the commands, SAN=address|undefined|thread builds into build/$(SAN)/, CC=clang works too.
+
+SAN ?=
+B := build$(if $(SAN),/$(SAN))
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 30
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
+
+DEPS := build/deps
+URING := $(DEPS)/liburing/usr
+LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib
+
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter
+CPPFLAGS_ALL := -D_GNU_SOURCE -DTG_VERSION='"0.1.0"' -Iinclude -Iuser -isystem $(URING)/include \
+	$(if $(wildcard $(DEPS)/compat),-isystem $(DEPS)/compat) $(CPPFLAGS)
+SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=all))
+CFLAGS_ALL = -std=c11 -fno-strict-aliasing -fPIC $(WARN) $(SAN_FLAGS) $(CFLAGS) $(shell pkg-config --cflags $(LIBS) 2>/dev/null)
+LDLIBS_ALL = $(wildcard $(URING)/lib/*/liburing.a) $(shell pkg-config --libs $(LIBS) 2>/dev/null) -lpthread -lm
+
+# The gateway's code is every file under user/ but main.c; each tests/test_x.c, tools/x/*.c and tests/support/x.c is one program.
+GATEWAY_SRC := $(shell find user -name '*.c' ! -name main.c 2>/dev/null | sort)
+GATEWAY_OBJ := $(GATEWAY_SRC:%.c=$(B)/obj/%.o)
+LIB := $(B)/libtidegate-core.a
+
+LINK_SRC := $(wildcard tools/libtidegate-link/*.c) user/proto/link_codec.c
+LINK_OBJ := $(LINK_SRC:%.c=$(B)/obj/%.o)
+
+TOOLS := $(notdir $(patsubst %/,%,$(filter-out tools/packaging/ tools/libtidegate-link/,$(wildcard tools/*/))))
+tool_obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/$(1)/*.c))
+
+UNIT := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(wildcard tests/support/*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all deps run check test unit e2e bench fuzz soak install clean help format vmtest
+
+# With dependencies missing, the build starts over once they are there, since the flags above depend on them.
+ifeq ($(wildcard $(DEPS)/.done),)
+all run test unit e2e bench fuzz soak install: deps
+	$(Q)$(MAKE) --no-print-directory $@
+else
+all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
+
+run: all
+	$(Q)tools/packaging/demo.sh $(B)
+
+test: all $(UNIT) $(SUPPORT)
+	$(Q)tests/run.sh $(B) unit e2e
+
+tests-built: $(UNIT) $(SUPPORT)
+
+unit: $(UNIT)
+	$(Q)tests/run.sh $(B) unit
+
+e2e: all $(SUPPORT)
+	$(Q)tests/run.sh $(B) e2e
+
+bench: all $(SUPPORT)
+	$(Q)tests/bench/run.sh $(B)
+
+fuzz:
+	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers
+	$(Q)tests/fuzz/run.sh build/fuzzer,address,undefined/fuzz $(FUZZ_SECONDS)
+
+soak:
+	$(Q)$(MAKE) --no-print-directory SAN=address soak-run
+
+soak-run: all
+	$(Q)tests/run.sh $(B) soak
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tidegate
+	install -m 755 $(B)/tidegate $(TOOLS:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(B)/libtidegate-link.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(B)/libtidegate-link.so $(DESTDIR)$(PREFIX)/lib
+	install -m 644 include/tidegate/link.h include/tidegate/raw.h $(DESTDIR)$(PREFIX)/include/tidegate
+endif
+
+deps $(DEPS)/.done:
+	$(Q)tools/packaging/deps.sh build
+	$(Q)touch $(DEPS)/.done
+
+# The whole suite three times; the closing line is the sum.
+check: deps
+	$(Q)tests/check.sh
+
+.PHONY: fuzzers tests-built soak-run
+fuzzers: $(FUZZERS)
+
+$(B)/tidegate: $(B)/obj/user/main.o $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(LIB): $(GATEWAY_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/libtidegate-link.a: $(LINK_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/libtidegate-link.so: $(LINK_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -shared -Wl,-soname,libtidegate-link.so -o $@ $^
+
+define tool_rule
+$(B)/$(1): $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB)
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(LDFLAGS) -o $$@ $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB) $$(LDLIBS_ALL)
+endef
+$(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
+
+$(B)/tests/test_%: $(B)/obj/tests/test_%.o $(B)/libtidegate-link.a $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIB) -lcmocka $(LDLIBS_ALL)
+
+# These run the program beside them.
+$(B)/tests/test_tidegatectl: | $(B)/tidegatectl
+$(B)/tests/test_tidegate_service: | $(B)/tidegate-service
+
+$(B)/tests/support/%: $(B)/obj/tests/support/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(B)/obj/%.o: %.c Makefile
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+clean:
+	$(Q)rm -rf build
+
+help:
+	@sed -n '/^# tidegate/,/^$$/s/^# \{0,1\}//p' Makefile
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')

@@ -1,0 +1,409 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/ring.h"
+
+enum {
+	SLOTS = 64,
+	BUFFERS = 16,
+	BUFFER_BYTES = 256,
+};
+
+static struct ring *create(void)
+{
+	struct ring_opts opts = {.index = 3,
+		.slots = SLOTS,
+		.buffers = BUFFERS,
+		.buffer_bytes = BUFFER_BYTES,
+		.object_bytes = 192};
+	struct ring *r = NULL;
+
+	assert_int_equal(ring_create(&opts, &r), 0);
+	assert_int_equal(ring_enable(r), 0);
+	return r;
+}
+
+struct completion {
+	uint64_t user_data;
+	int res;
+	unsigned flags;
+};
+
+/* The next completion, waited for. */
+static struct completion next(struct ring *r)
+{
+	struct __kernel_timespec wait = {5, 0};
+	struct completion copy;
+	struct io_uring_cqe *cqe;
+
+	io_uring_submit(&r->u);
+	assert_int_equal(io_uring_wait_cqe_timeout(&r->u, &cqe, &wait), 0);
+	copy = (struct completion){cqe->user_data, cqe->res, cqe->flags};
+	io_uring_cqe_seen(&r->u, cqe);
+	return copy;
+}
+
+static void nothing_more(struct ring *r)
+{
+	ring_submit(r);
+	assert_int_equal(io_uring_cq_ready(&r->u), 0);
+	assert_false(ring_busy(r));
+}
+
+/* Puts one end of a socket pair into a slot; the other end. */
+static int fill_slot(struct ring *r, uint32_t slot)
+{
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	assert_int_equal(io_uring_register_files_update(&r->u, slot, &fds[0], 1), 1);
+	close(fds[0]);
+	return fds[1];
+}
+
+static void receive(struct ring *r, uint32_t slot, uint64_t ud)
+{
+	struct io_uring_sqe *sqe = ring_sqe(r);
+
+	io_uring_prep_recv(sqe, (int)slot, NULL, 0, 0);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->buf_group = RING_BUF_GROUP;
+	sqe->user_data = ud;
+}
+
+static void test_create(void **state)
+{
+	struct ring_opts opts = {.slots = SLOTS,
+		.buffers = BUFFERS,
+		.buffer_bytes = BUFFER_BYTES,
+		.object_bytes = 64};
+	struct ring *r = (struct ring *)&opts;
+	struct rlimit files;
+
+	getrlimit(RLIMIT_NOFILE, &files);
+	opts.slots = (unsigned)files.rlim_max + 1;
+	assert_int_equal(ring_create(&opts, &r), -EMFILE);
+	opts.slots = SLOTS;
+	opts.buffers = 17; /* not a power of two */
+	assert_int_equal(ring_create(&opts, &r), -EINVAL);
+	opts.buffers = 65536;
+	assert_int_equal(ring_create(&opts, &r), -EINVAL);
+	assert_ptr_equal(r, &opts); /* untouched */
+
+	r = create();
+	assert_int_equal(r->index, 3);
+	assert_int_equal(r->buf_out, 0);
+	assert_int_equal(r->buf_pending, 0);
+	assert_false(ring_starving(r));
+	nothing_more(r);
+	ring_destroy(r);
+	ring_destroy(NULL);
+}
+
+static void test_user_data(void **state)
+{
+	static const struct {
+		enum ring_op op;
+		uint16_t gen, aux;
+		uint32_t slot;
+	} cases[] = {
+		{OP_NONE, 0, 0, 0},
+		{OP_LINK_CLOSE, 0xffff, 0xffff, 0xffffff},
+		{OP_CONN_RECV, 0x8001, 0, 1},
+		{OP_ACCEPT, 0, 63, 0},
+		{OP_CONN_PEER, 1, 0x8000, 0x800000},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		uint64_t ud = ring_ud(cases[i].op, cases[i].gen, cases[i].aux, cases[i].slot);
+
+		assert_int_equal(ring_ud_op(ud), cases[i].op);
+		assert_int_equal(ring_ud_gen(ud), cases[i].gen);
+		assert_int_equal(ring_ud_aux(ud), cases[i].aux);
+		assert_int_equal(ring_ud_slot(ud), cases[i].slot);
+	}
+}
+
+static void test_objects(void **state)
+{
+	struct ring *r = create();
+
+	for (uint32_t slot = 0; slot < SLOTS; slot++) {
+		uint8_t *o = ring_object(r, slot);
+
+		for (unsigned i = 0; i < 192; i++)
+			assert_int_equal(o[i], 0);
+		memset(o, 0xff, 192);
+	}
+	assert_ptr_equal((uint8_t *)ring_object(r, 5) + 192, ring_object(r, 6));
+	ring_destroy(r);
+}
+
+/* Every buffer once, then ENOBUFS; what is put back is handed out again. */
+static void test_buffers(void **state)
+{
+	struct ring *r = create();
+	bool seen[BUFFERS] = {false};
+	uint16_t bid[BUFFERS];
+	int fd = fill_slot(r, 7);
+	struct completion cqe;
+
+	for (unsigned i = 0; i < BUFFERS; i++) {
+		char text[16];
+
+		assert_int_equal(snprintf(text, sizeof text, "text %04u", i), 9);
+		assert_int_equal(write(fd, text, 9), 9);
+		receive(r, 7, i);
+		cqe = next(r);
+		assert_int_equal(cqe.user_data, i);
+		assert_int_equal(cqe.res, 9);
+		assert_true(cqe.flags & IORING_CQE_F_BUFFER);
+		bid[i] = (uint16_t)(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
+		assert_true(bid[i] < BUFFERS && !seen[bid[i]]);
+		seen[bid[i]] = true;
+		assert_memory_equal(ring_buffer(r, bid[i]), text, 9);
+		r->buf_out++;
+	}
+	assert_int_equal(write(fd, "more", 4), 4);
+	receive(r, 7, 99);
+	cqe = next(r);
+	assert_int_equal(cqe.res, -ENOBUFS);
+	assert_false(cqe.flags & IORING_CQE_F_BUFFER);
+
+	for (unsigned i = 0; i < 3; i++)
+		ring_buffer_put(r, bid[i]);
+	assert_int_equal(r->buf_out, BUFFERS - 3);
+	assert_int_equal(r->buf_pending, 3);
+	receive(r, 7, 100);
+	assert_int_equal(next(r).res, -ENOBUFS); /* not published yet */
+	ring_buffers_publish(r);
+	assert_int_equal(r->buf_pending, 0);
+	receive(r, 7, 101);
+	cqe = next(r);
+	assert_int_equal(cqe.res, 4);
+	assert_int_equal(cqe.flags >> IORING_CQE_BUFFER_SHIFT, bid[0]); /* first back, first out */
+	assert_memory_equal(ring_buffer(r, bid[0]), "more", 4);
+	close(fd);
+	ring_destroy(r);
+}
+
+/* A message longer than a buffer fills buffer after buffer, to the last byte. */
+static void test_buffers_are_as_large_as_said(void **state)
+{
+	struct ring_opts opts = {
+		.slots = 4, .buffers = BUFFERS, .buffer_bytes = 65536, .object_bytes = 64};
+	uint8_t *data = malloc(3 * 65536);
+	struct ring *r;
+	int fd, size = 1 << 20;
+
+	memset(data, 'x', 3 * 65536);
+	assert_int_equal(ring_create(&opts, &r), 0);
+	assert_int_equal(ring_enable(r), 0);
+	fd = fill_slot(r, 0);
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	size_t sent = (size_t)send(fd, data, 3 * 65536, MSG_DONTWAIT), got = 0;
+	assert_true(sent >= 65536);
+	while (got < sent) {
+		struct completion cqe;
+		uint8_t *p;
+
+		receive(r, 0, 1);
+		cqe = next(r);
+		assert_true(cqe.res > 0 && cqe.res <= 65536);
+		p = ring_buffer(r, (uint16_t)(cqe.flags >> IORING_CQE_BUFFER_SHIFT));
+		assert_memory_equal(p, data, (size_t)cqe.res);
+		got += (size_t)cqe.res;
+	}
+	close(fd);
+	ring_destroy(r);
+	free(data);
+}
+
+/* First in, first out, around the end of the array many times. */
+static void test_starved(void **state)
+{
+	struct ring *r = create();
+	uint32_t slot = 0, in = 0, out = 0;
+
+	assert_false(ring_starved_pop(r, &slot));
+	srandom(1);
+	for (unsigned step = 0; step < 5000; step++) {
+		for (long n = random() % 20; n && in - out < SLOTS; n--)
+			ring_starve(r, in++ % SLOTS);
+		for (long n = random() % 20; n && in != out; n--) {
+			assert_true(ring_starving(r));
+			assert_true(ring_starved_pop(r, &slot));
+			assert_int_equal(slot, out++ % SLOTS);
+		}
+	}
+	while (in != out) {
+		assert_true(ring_starved_pop(r, &slot));
+		assert_int_equal(slot, out++ % SLOTS);
+	}
+	assert_false(ring_starving(r));
+	assert_false(ring_starved_pop(r, &slot));
+	ring_destroy(r);
+}
+
+static void test_cancel(void **state)
+{
+	struct ring *r = create();
+	uint64_t first = ring_ud(OP_CONN_RECV, 1, 0, 7), second = ring_ud(OP_CONN_RECV, 2, 0, 7);
+	int fd = fill_slot(r, 7);
+	struct completion cqe;
+
+	receive(r, 7, first);
+	ring_cancel(r, second); /* another generation: leaves it alone, and says so to nobody */
+	cqe = next(r);
+	assert_int_equal(ring_ud_op(cqe.user_data), OP_NONE);
+	assert_int_equal(cqe.res, -ENOENT);
+	nothing_more(r);
+	ring_cancel(r, first);
+	cqe = next(r);
+	assert_int_equal(cqe.user_data, first);
+	assert_int_equal(cqe.res, -ECANCELED);
+	nothing_more(r);
+	close(fd);
+	ring_destroy(r);
+}
+
+/* The slot is free, and the peer sees the end. */
+static void test_close(void **state)
+{
+	struct ring *r = create();
+	int fd = fill_slot(r, 9);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	char ch;
+
+	ring_close(r, 9);
+	nothing_more(r);
+	assert_int_equal(poll(&p, 1, 5000), 1);
+	assert_int_equal(read(fd, &ch, 1), 0);
+	close(fd);
+	ring_close(r, 9); /* nothing there */
+	assert_int_equal(next(r).res, -EBADF);
+	fd = fill_slot(r, 9);
+	assert_int_equal(write(fd, "new", 3), 3);
+	receive(r, 9, 5);
+	assert_int_equal(next(r).res, 3);
+	close(fd);
+	ring_destroy(r);
+}
+
+/* A full submission queue submits by itself, and a completion queue that overflows loses nothing.
+ */
+static void test_overflow(void **state)
+{
+	enum {
+		NOPS = 3 * RING_CQ_ENTRIES
+	};
+	struct ring *r = create();
+	unsigned char *seen = calloc(NOPS, 1);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < NOPS; i++) {
+		struct io_uring_sqe *sqe = ring_sqe(r);
+
+		io_uring_prep_nop(sqe);
+		sqe->user_data = i;
+	}
+	ring_submit(r);
+	assert_true(ring_overflowed(r));
+	while (io_uring_cq_ready(&r->u) || ring_overflowed(r)) {
+		struct io_uring_cqe *cqe;
+		unsigned head, k = 0;
+
+		io_uring_for_each_cqe(&r->u, head, cqe)
+		{
+			assert_true(cqe->user_data < NOPS);
+			assert_int_equal(seen[cqe->user_data], 0);
+			seen[cqe->user_data] = 1;
+			k++;
+		}
+		io_uring_cq_advance(&r->u, k);
+		n += k;
+		io_uring_get_events(&r->u);
+	}
+	assert_int_equal(n, NOPS);
+	free(seen);
+	ring_destroy(r);
+}
+
+/* The kind of send that connections use: silent when complete, one completion when short or failed,
+ * before submission returns. */
+static void test_quiet_send(void **state)
+{
+	struct ring *r = create();
+	static uint8_t data[8 << 20];
+	int fd = fill_slot(r, 1);
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+
+	sqe = ring_sqe(r);
+	io_uring_prep_send(sqe, 1, data, 1000, RING_SEND_FLAGS);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = 1;
+	nothing_more(r);
+
+	sqe = ring_sqe(r);
+	io_uring_prep_send(sqe, 1, data, sizeof data, RING_SEND_FLAGS);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = 2;
+	ring_submit(r);
+	assert_int_equal(io_uring_cq_ready(&r->u), 1);
+	assert_int_equal(io_uring_peek_cqe(&r->u, &cqe), 0);
+	assert_int_equal(cqe->user_data, 2);
+	assert_true(cqe->res > 0 && cqe->res < (int)sizeof data);
+	io_uring_cqe_seen(&r->u, cqe);
+
+	sqe = ring_sqe(r);
+	io_uring_prep_send(sqe, 1, data, 1, RING_SEND_FLAGS);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = 3;
+	ring_submit(r);
+	assert_int_equal(io_uring_peek_cqe(&r->u, &cqe), 0);
+	assert_int_equal(cqe->res, -EAGAIN);
+	io_uring_cqe_seen(&r->u, cqe);
+
+	close(fd);
+	sqe = ring_sqe(r);
+	io_uring_prep_send(sqe, 1, data, 1, RING_SEND_FLAGS);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = 4;
+	ring_submit(r);
+	assert_int_equal(io_uring_peek_cqe(&r->u, &cqe), 0);
+	assert_true(cqe->res == -EPIPE || cqe->res == -ECONNRESET);
+	io_uring_cqe_seen(&r->u, cqe);
+	ring_destroy(r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_user_data),
+		cmocka_unit_test(test_objects),
+		cmocka_unit_test(test_buffers),
+		cmocka_unit_test(test_buffers_are_as_large_as_said),
+		cmocka_unit_test(test_starved),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_close),
+		cmocka_unit_test(test_overflow),
+		cmocka_unit_test(test_quiet_send),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

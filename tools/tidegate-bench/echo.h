@@ -1,0 +1,68 @@
+/* What the threads of echo do (echo_load.c), for the command around them (echo.c). */
+#ifndef TIDEGATE_BENCH_ECHO_H
+#define TIDEGATE_BENCH_ECHO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hist.h"
+#include "load.h"
+
+enum {
+	SLICES_BYTES = 16384, /* slices begin at every fourth byte of so many; stays in the cache */
+	DEPTH_MAX = 4096,
+	HOG_SEND_BYTES = 4096, /* of one send: short, since a kernel may not preempt it */
+};
+
+struct echo {
+	struct bench_options opts;
+	unsigned depth, hogs;
+	double rate; /* messages per second, all connections together; 0: closed loop */
+	bool text;
+
+	struct load *load;
+	uint8_t *plain, *wire; /* SLICES_BYTES + size: the random text, and the same masked */
+	uint8_t header[WS_HEADER_MAX];
+	size_t header_len, frame_len;
+	uint8_t hog_frames[HOG_SEND_BYTES], hog_answers[HOG_SEND_BYTES]; /* tiny ones in a row */
+	size_t hog_frames_len, hog_answers_len, hog_answer_len;
+	/* Load begins, measuring begins, ends; set before LOAD_PHASE_RUN. */
+	uint64_t run_ns, from_ns, to_ns;
+	struct echo_thread *threads;
+	unsigned n_threads, n_conns; /* without the hogs' */
+};
+
+/* One thread's part. The connections' sums are exact after load_stop(). */
+struct echo_thread {
+	struct echo *echo;
+	bool started;
+	uint64_t next; /* open loop: number of the next message */
+	struct hist latency_ns;
+	_Atomic uint64_t sent, received, lost;
+};
+
+/* One connection's part, the workload's state in the engine. */
+struct echo_conn {
+	uint32_t due;    /* messages to be sent, the one begun included */
+	uint32_t out_at; /* bytes of the frame begun that have been handed over */
+	uint32_t in_at;  /* bytes of the message coming in */
+	uint32_t sent, received;
+	uint64_t sent_ns[]; /* closed loop: of the last `depth` messages */
+};
+
+/* Makes the payloads and frames of opts, text and depth: 0 or -ENOMEM. fini takes what is half
+ * made. */
+int echo_messages_init(struct echo *e);
+void echo_messages_fini(struct echo *e);
+
+/* The well-behaved connections' part and the hogs'; each thread's `work` is its struct echo_thread.
+ */
+struct load_ops echo_ops(const struct echo *e);
+extern const struct load_ops echo_hog_ops;
+
+/* When the connection's next message to be answered was meant to go out (open loop) or went out. */
+uint64_t echo_sent_at(
+	const struct load_thread *t, const struct load_conn *c, const struct echo_conn *ec);
+
+#endif

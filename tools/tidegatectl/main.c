@@ -1,0 +1,388 @@
+/* tidegatectl: asks a running gateway, over its admin socket, how it is and tells it what to do. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "http_client.h"
+#include "show.h"
+#include "table.h"
+
+enum {
+	EXIT_USAGE = 2,
+	INSTANCE_MAX = 63,
+};
+
+/* Options that become query parameters, in this order. */
+enum parameter {
+	LIMIT,
+	ROUTE,
+	LISTENER,
+	PEER,
+	SESSION,
+	CODE,
+	REASON,
+	PARAMETERS,
+};
+
+static const char *const parameter_names[PARAMETERS] = {
+	"limit", "route", "listener", "peer", "session", "code", "reason"};
+
+struct command {
+	const char *name, *usage, *summary, *help;
+	const char *method, *path;
+	unsigned takes; /* bits: 1 << enum parameter */
+	bool (*show)(const json_t *answer);
+};
+
+static const struct command commands[] = {
+	{
+		.name = "status",
+		.usage = "",
+		.summary = "how the gateway is, in one screen",
+		.help = "Counters are totals since the gateway process started.\n",
+		.method = "GET",
+		.path = "/v1/status",
+		.show = show_status,
+	},
+	{
+		.name = "workers",
+		.usage = "",
+		.summary = "each worker's load and delays",
+		.help = "DELAY is from an event's reception to its turn in the run queue, LOOP one "
+			"turn of the\n"
+			"worker's loop; both since the start.\n",
+		.method = "GET",
+		.path = "/v1/workers",
+		.show = show_workers,
+	},
+	{
+		.name = "conns",
+		.usage = " [--limit N] [--route PATH] [--listener NAME] [--peer ADDRESS] "
+			 "[--session ID]",
+		.summary = "client connections",
+		.help = "  --limit N        show at most N connections, 1 to 100000 (default 100)\n"
+			"  --route PATH     only those of a route, its path as configured\n"
+			"  --listener NAME  only those of a listener\n"
+			"  --peer ADDRESS   only those of an IPv4 or IPv6 address\n"
+			"  --session ID     only this session\n",
+		.method = "GET",
+		.path = "/v1/conns",
+		.takes = 1 << LIMIT | 1 << ROUTE | 1 << LISTENER | 1 << PEER | 1 << SESSION,
+		.show = show_conns,
+	},
+	{
+		.name = "links",
+		.usage = "",
+		.summary = "links to downstream services",
+		.help = "One line per worker and endpoint.\n",
+		.method = "GET",
+		.path = "/v1/links",
+		.show = show_links,
+	},
+	{
+		.name = "kick",
+		.usage = " (--session ID | --route PATH) [--code CODE] [--reason TEXT]",
+		.summary = "close sessions",
+		.help = "  --session ID     close this session\n"
+			"  --route PATH     close all sessions of a route, its path as configured\n"
+			"  --code CODE      close code for the clients: 1000-1003, 1007-1014, "
+			"3000-4999 (default 1008)\n"
+			"  --reason TEXT    reason for the clients, at most 123 bytes\n",
+		.method = "POST",
+		.path = "/v1/kick",
+		.takes = 1 << SESSION | 1 << ROUTE | 1 << CODE | 1 << REASON,
+		.show = show_kick,
+	},
+	{
+		.name = "drain",
+		.usage = "",
+		.summary = "stop accepting, close sessions over drain.period, exit",
+		.help = "The same as SIGTERM to the gateway. Returns at once.\n",
+		.method = "POST",
+		.path = "/v1/drain",
+		.show = show_drain,
+	},
+};
+
+enum {
+	N_COMMANDS = sizeof(commands) / sizeof(commands[0])
+};
+
+struct ctl {
+	const struct command *command;
+	const char *socket, *instance; /* NULL: not given */
+	const char *parameter[PARAMETERS];
+	bool json, help;
+};
+
+__attribute__((format(printf, 1, 2))) static int usage_error(const char *fmt, ...)
+{
+	va_list args;
+
+	fputs("tidegatectl: ", stderr);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputs("\nTry 'tidegatectl --help'.\n", stderr);
+	return EXIT_USAGE;
+}
+
+static void print_common_options(void)
+{
+	fputs("  --socket PATH    admin socket of the gateway\n"
+	      "  --instance NAME  its instance, to find the socket (default: default)\n"
+	      "  --json           print the answer as JSON\n"
+	      "  --help           print this\n",
+		stdout);
+}
+
+static void print_help(const struct command *c)
+{
+	if (c) {
+		printf("Usage: tidegatectl [--socket PATH | --instance NAME] [--json] %s%s\n\n%s: "
+		       "%s.\n%s\n",
+			c->name, c->usage, c->name, c->summary, c->help);
+		print_common_options();
+		return;
+	}
+	puts("Usage: tidegatectl [--socket PATH | --instance NAME] [--json] COMMAND [OPTIONS]\n");
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		printf("  %-16s %s\n", commands[i].name, commands[i].summary);
+	puts("");
+	print_common_options();
+	puts("  --version        print the version\n\n"
+	     "'tidegatectl COMMAND --help' lists a command's options.\n"
+	     "Exit codes: 0 done, 1 failed, 2 wrong usage.");
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+/* Options may stand before and behind the command. -1, or the exit code. */
+static int parse_options(int argc, char **argv, struct ctl *ret)
+{
+	enum {
+		SOCKET = 256,
+		INSTANCE,
+		JSON,
+		HELP,
+		VERSION
+	};
+	static const struct option options[] = {
+		{"limit", required_argument, NULL, LIMIT},
+		{"route", required_argument, NULL, ROUTE},
+		{"listener", required_argument, NULL, LISTENER},
+		{"peer", required_argument, NULL, PEER},
+		{"session", required_argument, NULL, SESSION},
+		{"code", required_argument, NULL, CODE},
+		{"reason", required_argument, NULL, REASON},
+		{"socket", required_argument, NULL, SOCKET},
+		{"instance", required_argument, NULL, INSTANCE},
+		{"json", no_argument, NULL, JSON},
+		{"help", no_argument, NULL, HELP},
+		{"version", no_argument, NULL, VERSION},
+		{0},
+	};
+	int opt;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (opt == '?')
+			return usage_error("unknown option: %s", argv[optind - 1]);
+		if (opt == ':')
+			return usage_error("%s needs a value", argv[optind - 1]);
+		if (opt == SOCKET)
+			ret->socket = optarg;
+		else if (opt == INSTANCE)
+			ret->instance = optarg;
+		else if (opt == JSON)
+			ret->json = true;
+		else if (opt == HELP)
+			ret->help = true;
+		else if (opt == VERSION)
+			return puts("tidegatectl " TG_VERSION) < 0;
+		else
+			ret->parameter[opt] = optarg;
+	}
+	if (optind < argc) {
+		ret->command = find_command(argv[optind]);
+		if (!ret->command)
+			return usage_error("unknown command: %s", argv[optind]);
+		if (optind + 1 < argc)
+			return usage_error("unexpected argument: %s", argv[optind + 1]);
+	}
+	return -1;
+}
+
+/* -1, or the exit code. Values are the gateway's to judge. */
+static int check_options(const struct ctl *ctl)
+{
+	if (ctl->socket && ctl->instance)
+		return usage_error("--socket and --instance exclude each other");
+	if (ctl->instance &&
+		(!*ctl->instance || strlen(ctl->instance) > INSTANCE_MAX ||
+			ctl->instance[strspn(ctl->instance, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl"
+							    "mnopqrstuvwxyz0123456789-_")]))
+		return usage_error(
+			"--instance takes letters, digits, '-' and '_', at most %d", INSTANCE_MAX);
+	for (unsigned i = 0; i < PARAMETERS; i++)
+		if (ctl->parameter[i] && !(ctl->command->takes & 1u << i))
+			return usage_error(
+				"%s takes no --%s", ctl->command->name, parameter_names[i]);
+	if (!strcmp(ctl->command->name, "kick") &&
+		!ctl->parameter[SESSION] == !ctl->parameter[ROUTE])
+		return usage_error("kick needs either --session or --route");
+	return -1;
+}
+
+/* Where the gateway puts its socket (docs/operations.md). From malloc; NULL without memory. */
+static char *socket_path(const struct ctl *ctl)
+{
+	const char *instance = ctl->instance ? ctl->instance : "default";
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char *path;
+	int n;
+
+	if (ctl->socket)
+		return strdup(ctl->socket);
+	if (geteuid() == 0)
+		n = asprintf(&path, "/run/tidegate/%s/admin.sock", instance);
+	else if (runtime && *runtime)
+		n = asprintf(&path, "%s/tidegate/%s/admin.sock", runtime, instance);
+	else
+		n = asprintf(
+			&path, "/tmp/tidegate-%u/%s/admin.sock", (unsigned)geteuid(), instance);
+	return n < 0 ? NULL : path;
+}
+
+/* The command's path and its parameters, percent-encoded. From malloc; NULL without memory. */
+static char *request_target(const struct ctl *ctl)
+{
+	static const char plain[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:";
+	char *target = NULL, separator = '?';
+	size_t len;
+	FILE *f = open_memstream(&target, &len);
+	if (!f)
+		return NULL;
+
+	fputs(ctl->command->path, f);
+	for (unsigned i = 0; i < PARAMETERS; i++) {
+		if (!ctl->parameter[i])
+			continue;
+		fprintf(f, "%c%s=", separator, parameter_names[i]);
+		separator = '&';
+		for (const char *s = ctl->parameter[i]; *s; s++)
+			fprintf(f, strchr(plain, *s) ? "%c" : "%%%02X", (unsigned char)*s);
+	}
+	if (fclose(f) == 0)
+		return target;
+	free(target);
+	return NULL;
+}
+
+static int report_unreachable(const char *path, int r)
+{
+	const char *hint = "";
+
+	if (r == -ETIMEDOUT) {
+		fprintf(stderr, "tidegatectl: no answer from %s for %d s\n", path, HTTP_SILENCE_S);
+		return EXIT_FAILURE;
+	}
+	if (r == -EPROTO) {
+		fprintf(stderr, "tidegatectl: %s: the answer is malformed or cut short\n", path);
+		return EXIT_FAILURE;
+	}
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		hint = "; is tidegate running?";
+	else if (r == -EACCES)
+		hint = "; only root and the gateway's own user may use it";
+	fprintf(stderr, "tidegatectl: cannot reach %s: %s%s\n", path, strerror(-r), hint);
+	return EXIT_FAILURE;
+}
+
+/* An answer other than 2xx. What the gateway calls a bad request is wrong usage of ours. */
+static int report_refusal(const struct http_reply *reply, const json_t *answer)
+{
+	const char *error = json_string_value(json_object_get(answer, "error"));
+	char *shown = error ? strdup(error) : NULL;
+
+	if (shown)
+		text_clean(shown);
+	if (shown)
+		fprintf(stderr, "tidegatectl: %s\n", shown);
+	else
+		fprintf(stderr, "tidegatectl: the gateway answered with HTTP status %u\n",
+			reply->status);
+	free(shown);
+	return reply->status == 400 ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+static int report(const struct ctl *ctl, const struct http_reply *reply)
+{
+	json_t *answer = json_loadb(reply->body, reply->len, 0, NULL);
+	int code = EXIT_SUCCESS;
+
+	if (reply->status / 100 != 2) {
+		code = report_refusal(reply, answer);
+	} else if (!answer || (!ctl->json && !ctl->command->show(answer))) {
+		fputs("tidegatectl: the gateway's answer is not what this tidegatectl understands; "
+		      "--json prints it when it is JSON\n",
+			stderr);
+		code = EXIT_FAILURE;
+	} else if (ctl->json) {
+		fwrite(reply->body, 1, reply->len, stdout);
+	}
+	json_decref(answer);
+	/* A full disk or a closed pipe must not look like success. */
+	if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_SUCCESS) {
+		perror("tidegatectl: cannot write");
+		code = EXIT_FAILURE;
+	}
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl ctl = {0};
+	int code = parse_options(argc, argv, &ctl);
+	if (code >= 0)
+		return code;
+	if (ctl.help) {
+		print_help(ctl.command);
+		return EXIT_SUCCESS;
+	}
+	if (!ctl.command)
+		return usage_error("no command given");
+	code = check_options(&ctl);
+	if (code >= 0)
+		return code;
+
+	char *path = socket_path(&ctl), *target = request_target(&ctl);
+	if (!path || !target) {
+		fputs("tidegatectl: out of memory\n", stderr);
+		return EXIT_FAILURE;
+	}
+	struct http_reply reply;
+	int r = http_ask(path, ctl.command->method, target, &reply);
+	if (r < 0) {
+		code = report_unreachable(path, r);
+	} else {
+		code = report(&ctl, &reply);
+		free(reply.data);
+	}
+	free(path);
+	free(target);
+	return code;
+}

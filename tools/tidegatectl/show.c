@@ -1,0 +1,325 @@
+#include "show.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/schedline.h"
+#include "table.h"
+
+enum {
+	SHORT_MAX = 32
+};
+
+/* What is missing counts as 0 or "": a newer or older gateway may lack a field. */
+static uint64_t number(const json_t *o, const char *key)
+{
+	json_int_t v = json_integer_value(json_object_get(o, key));
+
+	return v > 0 ? (uint64_t)v : 0;
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+	const char *v = json_string_value(json_object_get(o, key));
+
+	return v ? v : "";
+}
+
+static bool flag(const json_t *o, const char *key)
+{
+	return json_is_true(json_object_get(o, key));
+}
+
+static const char *duration_ms(char out[SHORT_MAX], uint64_t ms)
+{
+	uint64_t s = ms / 1000;
+
+	if (s < 60)
+		return human_delay_us(out, ms * 1000);
+	if (s < 3600)
+		snprintf(out, SHORT_MAX, "%" PRIu64 "m%02us", s / 60, (unsigned)(s % 60));
+	else if (s < 86400)
+		snprintf(out, SHORT_MAX, "%" PRIu64 "h%02um", s / 3600, (unsigned)(s / 60 % 60));
+	else
+		snprintf(out, SHORT_MAX, "%" PRIu64 "d%02uh", s / 86400, (unsigned)(s / 3600 % 24));
+	return out;
+}
+
+static const char *bytes(char out[SHORT_MAX], uint64_t n)
+{
+	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+	double v = (double)n / 1024;
+	unsigned unit = 0;
+
+	if (n < 1024) {
+		snprintf(out, SHORT_MAX, "%" PRIu64 "B", n);
+		return out;
+	}
+	while (v >= 1023.5 && unit < 3) {
+		v /= 1024;
+		unit++;
+	}
+	snprintf(out, SHORT_MAX, v < 9.95 ? "%.1f%s" : "%.0f%s", v, units[unit]);
+	return out;
+}
+
+/* A line of status: the name, then what follows it. */
+static void print_name(const char *name)
+{
+	printf("%-17s", name);
+}
+
+static void print_clean(const char *s)
+{
+	char *copy = strdup(s);
+
+	if (copy) {
+		text_clean(copy);
+		fputs(copy, stdout);
+	}
+	free(copy);
+}
+
+/* "client 900, reset 12", or "none" */
+static void print_counts(const char *name, const json_t *counts)
+{
+	const char *key;
+	json_t *value;
+	bool first = true;
+
+	print_name(name);
+	json_object_foreach((json_t *)counts, key, value)
+	{
+		if (!first)
+			fputs(", ", stdout);
+		print_clean(key);
+		printf(" %" JSON_INTEGER_FORMAT, json_integer_value(value));
+		first = false;
+	}
+	puts(first ? "none" : "");
+}
+
+static void print_links_summary(const json_t *answer)
+{
+	const json_t *links = json_object_get(answer, "links");
+	char queued[SHORT_MAX];
+
+	print_name("links");
+	if (!json_is_object(links)) {
+		fputs("unknown: ", stdout);
+		print_clean(text(answer, "links_error"));
+		putchar('\n');
+		return;
+	}
+	printf("%" PRIu64 " of %" PRIu64 " up, %" PRIu64 " sessions, %s queued\n",
+		number(links, "up"), number(links, "total"), number(links, "sessions"),
+		bytes(queued, number(links, "queued_bytes")));
+}
+
+bool show_status(const json_t *answer)
+{
+	static const struct {
+		const char *name, *key;
+	} totals[] = {
+		{"accepts", "accepts"},
+		{"refused", "refused_full"},
+		{"handshakes", "handshakes"},
+		{"messages in", "messages_in"},
+		{"messages out", "messages_out"},
+		{"forced yields", "forced_yields"},
+	};
+	char up[SHORT_MAX], buffered[SHORT_MAX];
+
+	if (!json_is_object(answer) || !json_is_integer(json_object_get(answer, "pid")))
+		return false;
+	fputs("tidegate ", stdout);
+	print_clean(text(answer, "version"));
+	fputs(", instance ", stdout);
+	print_clean(text(answer, "instance"));
+	printf(", pid %" PRIu64 ", up %s\n", number(answer, "pid"),
+		duration_ms(up, number(answer, "uptime_s") * 1000));
+
+	print_name("state");
+	if (flag(answer, "ready")) {
+		puts("ready");
+	} else {
+		fputs("not ready: ", stdout);
+		print_clean(text(answer, "not_ready_reason"));
+		putchar('\n');
+	}
+	print_name("workers");
+	printf("%" PRIu64 ", %" PRIu64 " accepting, %" PRIu64 " rings\n", number(answer, "workers"),
+		number(answer, "accepting"), number(answer, "rings"));
+	print_name("connections");
+	printf("%" PRIu64 ": %" PRIu64 " sessions, %" PRIu64 " in their handshake\n",
+		number(answer, "connections"), number(answer, "sessions"),
+		number(answer, "handshaking"));
+	print_name("runnable");
+	printf("%" PRIu64 "\n", number(answer, "runnable"));
+	print_name("buffered");
+	puts(bytes(buffered, number(answer, "heap_bytes")));
+	for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
+		print_name(totals[i].name);
+		printf("%" PRIu64 "\n", number(answer, totals[i].key));
+	}
+	print_counts("closes", json_object_get(answer, "closes"));
+	print_counts("protocol errors", json_object_get(answer, "protocol_errors"));
+	print_links_summary(answer);
+	return true;
+}
+
+static void add_number(struct table *t, const json_t *o, const char *key)
+{
+	table_addf(t, "%" PRIu64, number(o, key));
+}
+
+static void add_bytes(struct table *t, const json_t *o, const char *key)
+{
+	char out[SHORT_MAX];
+
+	table_add(t, bytes(out, number(o, key)));
+}
+
+static void add_duration(struct table *t, const json_t *o, const char *key)
+{
+	char out[SHORT_MAX];
+
+	table_add(t, duration_ms(out, number(o, key)));
+}
+
+static void add_delay(struct table *t, const json_t *o, const char *histogram, const char *quantile)
+{
+	char out[HUMAN_MAX];
+
+	table_add(t, human_delay_us(out, number(json_object_get(o, histogram), quantile)));
+}
+
+bool show_workers(const json_t *answer)
+{
+	struct table t;
+	size_t i;
+	json_t *w;
+
+	if (!json_is_array(answer))
+		return false;
+	table_init(&t, ">WORKER ACCEPTING >CONNS >SESSIONS >HANDSHAKING >RINGS >RUNNABLE >BUFFERED "
+		       ">ACCEPTS "
+		       ">YIELDS >DELAY-P50 >DELAY-P99 >LOOP-P50 >LOOP-P99");
+	json_array_foreach(answer, i, w)
+	{
+		add_number(&t, w, "worker");
+		table_add(&t, number(w, "accepting") ? "yes" : "no");
+		add_number(&t, w, "connections");
+		add_number(&t, w, "sessions");
+		add_number(&t, w, "handshaking");
+		add_number(&t, w, "rings");
+		add_number(&t, w, "runnable");
+		add_bytes(&t, w, "heap_bytes");
+		add_number(&t, w, "accepts");
+		add_number(&t, w, "forced_yields");
+		add_delay(&t, w, "run_delay_us", "p50");
+		add_delay(&t, w, "run_delay_us", "p99");
+		add_delay(&t, w, "loop_us", "p50");
+		add_delay(&t, w, "loop_us", "p99");
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+	return true;
+}
+
+static void add_peer(struct table *t, const json_t *c)
+{
+	const char *peer = text(c, "peer");
+
+	table_addf(t, strchr(peer, ':') ? "[%s]:%" PRIu64 : "%s:%" PRIu64, peer,
+		number(c, "peer_port"));
+}
+
+bool show_conns(const json_t *answer)
+{
+	const json_t *conns = json_object_get(answer, "conns");
+	struct table t;
+	size_t i;
+	json_t *c;
+
+	if (!json_is_array(conns))
+		return false;
+	table_init(&t, ">SESSION >WORKER PEER LISTENER ROUTE UPSTREAM PROTOCOL STATE >AGE >IDLE "
+		       ">IN >OUT >QUEUED");
+	json_array_foreach(conns, i, c)
+	{
+		const char *session = text(c, "session");
+		table_add(&t, strcmp(session, "0") ? session : "");
+		add_number(&t, c, "worker");
+		add_peer(&t, c);
+		table_add(&t, text(c, "listener"));
+		table_add(&t, text(c, "route"));
+		table_add(&t, text(c, "upstream"));
+		table_add(&t, text(c, "protocol"));
+		table_addf(
+			&t, "%s%s", text(c, "state"), flag(c, "reading_paused") ? ",paused" : "");
+		add_duration(&t, c, "age_ms");
+		add_duration(&t, c, "idle_ms");
+		add_number(&t, c, "messages_in");
+		add_number(&t, c, "messages_out");
+		add_bytes(&t, c, "queued_bytes");
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+
+	uint64_t matched = number(answer, "matched");
+	printf("%zu of %" PRIu64 " connection%s%s\n", i, matched, matched == 1 ? "" : "s",
+		i < matched ? "; --limit N shows more" : "");
+	return true;
+}
+
+bool show_links(const json_t *answer)
+{
+	struct table t;
+	size_t i;
+	json_t *l;
+
+	if (!json_is_array(answer))
+		return false;
+	table_init(&t, "UPSTREAM ENDPOINT >WORKER STATE >SESSIONS >QUEUED >CREDIT >RTT >RETRY-IN "
+		       "LAST-ERROR");
+	json_array_foreach(answer, i, l)
+	{
+		char rtt[HUMAN_MAX];
+		table_add(&t, text(l, "upstream"));
+		table_add(&t, text(l, "endpoint"));
+		add_number(&t, l, "worker");
+		table_add(&t, text(l, "state"));
+		add_number(&t, l, "sessions");
+		add_bytes(&t, l, "queued_bytes");
+		add_bytes(&t, l, "credit_bytes");
+		table_add(&t, number(l, "rtt_us") ? human_delay_us(rtt, number(l, "rtt_us")) : "");
+		if (number(l, "retry_in_ms"))
+			add_duration(&t, l, "retry_in_ms");
+		else
+			table_add(&t, "");
+		table_add(&t, text(l, "last_error"));
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+	return true;
+}
+
+bool show_kick(const json_t *answer)
+{
+	if (!json_is_integer(json_object_get(answer, "kicked")))
+		return false;
+	uint64_t n = number(answer, "kicked");
+	printf("%" PRIu64 " session%s closed\n", n, n == 1 ? "" : "s");
+	return true;
+}
+
+bool show_drain(const json_t *answer)
+{
+	if (!flag(answer, "draining"))
+		return false;
+	puts("draining");
+	return true;
+}

@@ -1,0 +1,16 @@
+/* The admin surface's JSON as text for people, on stdout. False when it is not of the form
+ * expected; nothing useful was printed then. */
+#ifndef TIDEGATECTL_SHOW_H
+#define TIDEGATECTL_SHOW_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+bool show_status(const json_t *answer);
+bool show_workers(const json_t *answer);
+bool show_conns(const json_t *answer);
+bool show_links(const json_t *answer);
+bool show_kick(const json_t *answer);
+bool show_drain(const json_t *answer);
+
+#endif

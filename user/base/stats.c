@@ -1,0 +1,54 @@
+#include "base/stats.h"
+
+#include <string.h>
+
+#define X(id, name, help) name,
+static const char *const close_names[] = {TG_CLOSE_REASONS(X)};
+static const char *const error_names[] = {TG_PROTOCOL_ERRORS(X)};
+#undef X
+
+#define X(id, name, help) help,
+static const char *const close_helps[] = {TG_CLOSE_REASONS(X)};
+static const char *const error_helps[] = {TG_PROTOCOL_ERRORS(X)};
+#undef X
+
+const char *close_reason_name(enum close_reason r)
+{
+	return (unsigned)r < CLOSE_REASONS ? close_names[r] : "unknown";
+}
+
+const char *close_reason_help(enum close_reason r)
+{
+	return (unsigned)r < CLOSE_REASONS ? close_helps[r] : "unknown";
+}
+
+const char *protocol_error_name(enum protocol_error e)
+{
+	return (unsigned)e < PROTO_ERRS ? error_names[e] : "unknown";
+}
+
+const char *protocol_error_help(enum protocol_error e)
+{
+	return (unsigned)e < PROTO_ERRS ? error_helps[e] : "unknown";
+}
+
+void stats_init(struct tg_worker_stats *s)
+{
+	memset(s, 0, sizeof(*s));
+	hist_init(&s->run_delay_us);
+	hist_init(&s->loop_us);
+}
+
+void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *from)
+{
+#define X(field, ...) into->field += from->field;
+	TG_COUNTERS(X)
+	TG_GAUGES(X)
+#undef X
+	for (unsigned i = 0; i < CLOSE_REASONS; i++)
+		into->closes[i] += from->closes[i];
+	for (unsigned i = 0; i < PROTO_ERRS; i++)
+		into->protocol_errors[i] += from->protocol_errors[i];
+	hist_merge(&into->run_delay_us, &from->run_delay_us);
+	hist_merge(&into->loop_us, &from->loop_us);
+}

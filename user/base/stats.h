@@ -1,0 +1,49 @@
+/* The counters of one worker, made from include/tidegate/stats.h. The worker writes with plain
+ * stores; readers read whenever they like and may see a moment's mixture. */
+#ifndef TIDEGATE_BASE_STATS_H
+#define TIDEGATE_BASE_STATS_H
+
+#include <stdint.h>
+
+#include "base/hist.h"
+#include "tidegate/stats.h"
+
+#define X(id, ...) CLOSE_##id,
+enum close_reason {
+	TG_CLOSE_REASONS(X) CLOSE_REASONS
+};
+#undef X
+
+#define X(id, ...) PROTO_ERR_##id,
+enum protocol_error {
+	TG_PROTOCOL_ERRORS(X) PROTO_ERRS
+};
+#undef X
+
+enum {
+	STATS_WORKERS_MAX = 64, /* worker_load's size, design */
+};
+
+struct tg_worker_stats {
+#define X(field, ...) uint64_t field;
+	TG_COUNTERS(X)
+	TG_GAUGES(X)
+#undef X
+	uint64_t closes[CLOSE_REASONS];
+	uint64_t protocol_errors[PROTO_ERRS];
+	struct hist run_delay_us; /* received -> its turn in the run queue */
+	struct hist loop_us; /* one turn of the loop, waiting excluded: the delay an event may find
+				before it is even received */
+} __attribute__((aligned(64)));
+
+/* "client", "reset", …; and the sentence that explains it. */
+const char *close_reason_name(enum close_reason r);
+const char *close_reason_help(enum close_reason r);
+const char *protocol_error_name(enum protocol_error e);
+const char *protocol_error_help(enum protocol_error e);
+
+void stats_init(struct tg_worker_stats *s);
+/* into += from, all of it. */
+void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *from);
+
+#endif

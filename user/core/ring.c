@@ -1,0 +1,193 @@
+#include "core/ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static void *reserve(size_t bytes, int extra_flags)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | extra_flags, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static size_t buffers_bytes(const struct ring *r)
+{
+	return (size_t)r->n_buffers * r->buffer_bytes;
+}
+
+static int setup_buffers(struct ring *r)
+{
+	int err;
+
+	/* Populated now: a page fault belongs to the start, not to the first storm. */
+	r->buffers = reserve(buffers_bytes(r), MAP_POPULATE);
+	if (!r->buffers)
+		return -ENOMEM;
+	r->buf_ring = io_uring_setup_buf_ring(&r->u, r->n_buffers, RING_BUF_GROUP, 0, &err);
+	if (!r->buf_ring)
+		return err;
+	for (unsigned i = 0; i < r->n_buffers; i++)
+		ring_buffer_put(r, (uint16_t)i);
+	ring_buffers_publish(r);
+	r->buf_out = 0;
+	return 0;
+}
+
+int ring_create(const struct ring_opts *opts, struct ring **ret)
+{
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+			 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE,
+		.cq_entries = RING_CQ_ENTRIES,
+	};
+	struct ring *r = calloc(1, sizeof *r);
+	int err;
+
+	if (!r)
+		return -ENOMEM;
+	r->index = opts->index;
+	r->slots = opts->slots;
+	r->n_buffers = opts->buffers;
+	r->buffer_bytes = opts->buffer_bytes;
+	r->object_bytes = opts->object_bytes;
+	err = io_uring_queue_init_params(RING_SQ_ENTRIES, &r->u, &p);
+	if (err)
+		goto err_free;
+	err = io_uring_register_files_sparse(&r->u, r->slots);
+	if (err)
+		goto err_ring;
+	err = setup_buffers(r);
+	if (err)
+		goto err_buffers;
+	err = -ENOMEM;
+	r->objects = reserve(r->object_bytes * r->slots, 0);
+	if (!r->objects)
+		goto err_buffers;
+	r->starved = reserve(sizeof *r->starved * r->slots, 0);
+	if (!r->starved)
+		goto err_objects;
+	r->filled = calloc(r->n_buffers, sizeof *r->filled);
+	if (!r->filled)
+		goto err_starved;
+	*ret = r;
+	return 0;
+
+err_starved:
+	munmap(r->starved, sizeof *r->starved * r->slots);
+err_objects:
+	munmap(r->objects, r->object_bytes * r->slots);
+err_buffers:
+	if (r->buf_ring)
+		io_uring_free_buf_ring(&r->u, r->buf_ring, r->n_buffers, RING_BUF_GROUP);
+	if (r->buffers)
+		munmap(r->buffers, buffers_bytes(r));
+err_ring:
+	io_uring_queue_exit(&r->u);
+err_free:
+	free(r);
+	return err;
+}
+
+int ring_enable(struct ring *r)
+{
+	int err = io_uring_enable_rings(&r->u);
+
+	if (err)
+		return err;
+	/* Saves the descriptor look-up of every enter. A thread has 16 places for it: later rings
+	 * go without. */
+	io_uring_register_ring_fd(&r->u);
+	return 0;
+}
+
+void ring_destroy(struct ring *r)
+{
+	bool ours;
+
+	if (!r)
+		return;
+	/* Refused to any thread but the worker's, and the mapping is then not undone either. */
+	ours = io_uring_free_buf_ring(&r->u, r->buf_ring, r->n_buffers, RING_BUF_GROUP) != 0;
+	io_uring_queue_exit(&r->u);
+	if (ours)
+		munmap(r->buf_ring, r->n_buffers * sizeof(struct io_uring_buf));
+	munmap(r->buffers, buffers_bytes(r));
+	munmap(r->objects, r->object_bytes * r->slots);
+	munmap(r->starved, sizeof *r->starved * r->slots);
+	free(r->filled);
+	free(r);
+}
+
+struct io_uring_sqe *ring_sqe(struct ring *r)
+{
+	struct io_uring_sqe *sqe;
+
+	while (!(sqe = io_uring_get_sqe(&r->u))) {
+		int n = io_uring_submit(&r->u);
+		/* Only a lack of memory or a signal can delay submission; anything else is a bug of
+		 * ours. */
+		assert(n >= 0 || n == -EINTR || n == -EAGAIN || n == -EBUSY);
+	}
+	return sqe;
+}
+
+void ring_submit(struct ring *r)
+{
+	int n;
+
+	do {
+		n = io_uring_submit_and_get_events(&r->u);
+		assert(n >= 0 || n == -EINTR || n == -EAGAIN || n == -EBUSY);
+	} while (n < 0 || io_uring_sq_ready(&r->u));
+}
+
+void ring_buffer_put(struct ring *r, uint16_t bid)
+{
+	io_uring_buf_ring_add(r->buf_ring, ring_buffer(r, bid), r->buffer_bytes, bid,
+		io_uring_buf_ring_mask(r->n_buffers), (int)r->buf_pending);
+	r->buf_pending++;
+	r->buf_out--;
+}
+
+void ring_buffers_publish(struct ring *r)
+{
+	if (!r->buf_pending)
+		return;
+	io_uring_buf_ring_advance(r->buf_ring, (int)r->buf_pending);
+	r->buf_pending = 0;
+}
+
+void ring_starve(struct ring *r, uint32_t slot)
+{
+	assert(r->starved_tail - r->starved_head < r->slots);
+	r->starved[r->starved_tail++ % r->slots] = slot;
+}
+
+bool ring_starved_pop(struct ring *r, uint32_t *ret_slot)
+{
+	if (r->starved_head == r->starved_tail)
+		return false;
+	*ret_slot = r->starved[r->starved_head++ % r->slots];
+	return true;
+}
+
+void ring_cancel(struct ring *r, uint64_t user_data)
+{
+	struct io_uring_sqe *sqe = ring_sqe(r);
+
+	io_uring_prep_cancel64(sqe, user_data, 0);
+	sqe->user_data = ring_ud(OP_NONE, 0, 0, 0);
+	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+}
+
+void ring_close(struct ring *r, uint32_t slot)
+{
+	struct io_uring_sqe *sqe = ring_sqe(r);
+
+	io_uring_prep_close_direct(sqe, slot);
+	sqe->user_data = ring_ud(OP_NONE, 0, 0, 0);
+	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+}

@@ -1,0 +1,61 @@
+/* The worker's run queue: classes served by deficit round robin (Shreedhar and Varghese 1995).
+ *
+ * An item is queued at most once; within a class the order is FIFO. Worker thread only; allocates
+ * nothing. The cost of a turn is what the caller says it was, in nanoseconds. The clock is an
+ * argument.
+ */
+#ifndef TIDEGATE_CORE_RUNQ_H
+#define TIDEGATE_CORE_RUNQ_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum runq_class {
+	RUNQ_CONTROL,     /* close, timers */
+	RUNQ_LINKS,       /* one link may carry 100,000 sessions: its quantum grows with them */
+	RUNQ_ESTABLISHED, /* I/O of sessions */
+	RUNQ_HANDSHAKE,
+	RUNQ_FANOUT,
+	RUNQ_CLASSES,
+};
+
+struct runq_item {
+	struct runq_item *next;
+	uint8_t class_;
+	bool queued;
+	uint8_t kind;      /* free for the owner; tells what the item is embedded in */
+	uint8_t flags;     /* free for the owner */
+	uint32_t since_us; /* when it was pushed, low 32 bits of microseconds: run delay = now -
+			      since */
+};
+
+struct runq {
+	struct runq_item *head[RUNQ_CLASSES];
+	struct runq_item **tail[RUNQ_CLASSES];
+	uint32_t len[RUNQ_CLASSES];
+	uint32_t total; /* runnable items: the metric tidegate_runnable */
+	int64_t deficit_ns[RUNQ_CLASSES];
+	uint64_t quantum_ns[RUNQ_CLASSES];
+	unsigned turn; /* class being served */
+};
+
+void runq_init(struct runq *q, const uint64_t quantum_ns[RUNQ_CLASSES]);
+
+/* Queues at the tail of its class; no effect when queued already (since_us then stays the older
+ * one). */
+void runq_push(struct runq *q, struct runq_item *it, enum runq_class class_, uint32_t now_us);
+
+/* Takes it out of the queue, wherever it is: O(class length), for rare use (a connection that dies
+ * while queued may rather stay and be recognised at its turn). */
+void runq_remove(struct runq *q, struct runq_item *it);
+
+/* The next item to run by deficit round robin, taken out of its queue, or NULL when all classes are
+ * empty. A class whose deficit is spent yields to the next non-empty one; an emptied class keeps no
+ * credit. With one class non-empty it is always served. */
+struct runq_item *runq_pop(struct runq *q);
+
+/* Charges what the popped item's turn cost to its class. */
+void runq_charge(struct runq *q, enum runq_class class_, uint64_t cost_ns);
+
+#endif

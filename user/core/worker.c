@@ -1,0 +1,411 @@
+#include "core/worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+enum {
+	WAIT_FOREVER_MS = 3600 * 1000,
+	EXTRA_ROUNDS = 16, /* the kernel runs some 20 deferred completions a call; a batch may be
+			      this many times larger */
+	CPU_LOOK_MS = 100,
+};
+
+/* aux of OP_WAKE. */
+enum wake {
+	WAKE_POLL,    /* the eventfd */
+	WAKE_MESSAGE, /* from another worker's ring */
+	WAKE_ALARM,   /* the next timer is due */
+};
+
+int worker_create(const struct worker_opts *opts, const struct worker_ops *ops, struct worker **ret)
+{
+	struct ring_opts ring = opts->ring;
+	struct worker *w = calloc(1, sizeof *w);
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	w->ops = ops;
+	w->opts = *opts;
+	w->id = opts->id;
+	w->stats = opts->stats;
+	w->net = opts->net;
+	w->start_ns = worker_clock_ns();
+	w->start_result = 1;
+	wheel_init(&w->wheel, 0);
+	runq_init(&w->runq, opts->quantum_ns);
+	err = mailbox_create(WORKER_MAILBOX, &w->mailbox);
+	if (err)
+		goto err_free;
+	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (w->wake_fd < 0) {
+		err = -errno;
+		goto err_mailbox;
+	}
+	ring.index = 0;
+	err = ring_create(&ring, &w->ring[0]);
+	if (err)
+		goto err_wake;
+	w->n_rings = 1;
+	*ret = w;
+	return 0;
+
+err_wake:
+	close(w->wake_fd);
+err_mailbox:
+	mailbox_destroy(w->mailbox);
+err_free:
+	free(w);
+	return err;
+}
+
+void worker_destroy(struct worker *w)
+{
+	if (!w)
+		return;
+	for (unsigned i = 0; i < w->n_rings; i++)
+		ring_destroy(w->ring[i]);
+	close(w->wake_fd);
+	mailbox_destroy(w->mailbox);
+	free(w);
+}
+
+/* Every ring but the first signals the eventfd; the first one polls it, and is what the thread
+ * waits on. */
+static void arm_wake(struct worker *w)
+{
+	struct io_uring_sqe *sqe = ring_sqe(w->ring[0]);
+
+	io_uring_prep_poll_multishot(sqe, w->wake_fd, POLLIN);
+	sqe->user_data = ring_ud(OP_WAKE, 0, WAKE_POLL, 0);
+}
+
+static void on_wake(struct worker *w, uint32_t flags, uint64_t ud)
+{
+	if (ring_ud_aux(ud) == WAKE_ALARM)
+		w->alarm_ns = 0;
+	else if (ring_ud_aux(ud) == WAKE_POLL && !(flags & IORING_CQE_F_MORE))
+		arm_wake(w);
+}
+
+int worker_add_ring(struct worker *w, struct ring **ret)
+{
+	struct ring_opts opts = w->opts.ring;
+	struct ring *r;
+	int err;
+
+	if (w->n_rings >= w->opts.rings_max)
+		return -ENOSPC;
+	opts.index = w->n_rings;
+	err = ring_create(&opts, &r);
+	if (err)
+		goto err_count;
+	err = ring_enable(r);
+	if (!err)
+		err = io_uring_register_eventfd(&r->u, w->wake_fd);
+	if (err) {
+		ring_destroy(r);
+		goto err_count;
+	}
+	io_uring_cq_eventfd_toggle(&r->u, false);
+	w->ring[w->n_rings++] = r;
+	w->stats->rings = w->n_rings;
+	w->stats->rings_grown++;
+	*ret = r;
+	return 0;
+
+err_count:
+	w->stats->ring_failures++;
+	atomic_store(&w->ring_error, -err);
+	return err;
+}
+
+int worker_post(struct worker *to, const struct mailbox_msg *msg, struct worker *from)
+{
+	int err = mailbox_push(to->mailbox, msg);
+
+	if (err) {
+		/* The one counter of a worker that others write. */
+		__atomic_fetch_add(&to->stats->mailbox_full, 1, __ATOMIC_RELAXED);
+		return err;
+	}
+	if (!mailbox_take_wake(to->mailbox))
+		return 0;
+	if (from) {
+		struct io_uring_sqe *sqe = ring_sqe(from->ring[0]);
+
+		io_uring_prep_msg_ring(
+			sqe, to->ring[0]->u.ring_fd, 0, ring_ud(OP_WAKE, 0, WAKE_MESSAGE, 0), 0);
+		sqe->user_data = ring_ud(OP_NONE, 0, 0, 0);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	} else {
+		uint64_t one = 1;
+
+		if (write(to->wake_fd, &one, sizeof one) < 0)
+			return 0; /* the counter is full: it has been readable all along */
+	}
+	return 0;
+}
+
+static void reap(struct worker *w, struct ring *r)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n;
+
+	do {
+		n = 0;
+		io_uring_for_each_cqe(&r->u, head, cqe)
+		{
+			uint64_t ud = cqe->user_data;
+			enum ring_op op = ring_ud_op(ud);
+
+			n++;
+			if (op == OP_WAKE)
+				on_wake(w, cqe->flags, ud);
+			else if (w->ops->cqe[op])
+				w->ops->cqe[op](w, r, ud, cqe->res, cqe->flags);
+		}
+		io_uring_cq_advance(&r->u, n);
+		/* What overflowed is kept by the kernel and posted once there is room: nothing is
+		 * lost, but a send's verdict may be among it, so sends are settled only after this.
+		 */
+		if (ring_overflowed(r)) {
+			w->stats->cq_overflows++;
+			io_uring_get_events(&r->u);
+		} else if (n) {
+			break;
+		}
+	} while (n || io_uring_cq_ready(&r->u));
+}
+
+static int64_t wait_ms(struct worker *w)
+{
+	int64_t ms;
+
+	if (w->runq.total || w->hurry || w->stopping || mailbox_ready(w->mailbox))
+		return 0;
+	/* A starved receive that was retried may have found nothing to receive, and left its buffer
+	 * to the next one. */
+	for (unsigned i = 0; i < w->n_rings; i++)
+		if (ring_starving(w->ring[i]) && w->ring[i]->buf_out < w->ring[i]->n_buffers)
+			return 0;
+	ms = wheel_next_ms(&w->wheel, w->now_ms);
+	return ms < 0 || ms > WAIT_FOREVER_MS ? WAIT_FOREVER_MS : ms;
+}
+
+/* Mutes or unmutes the rings behind the eventfd; true when one of them has something to do already.
+ */
+static bool listen_others(struct worker *w, bool on)
+{
+	bool busy = false;
+
+	for (unsigned i = 1; i < w->n_rings; i++)
+		io_uring_cq_eventfd_toggle(&w->ring[i]->u, on);
+	if (!on)
+		return false;
+	__sync_synchronize(); /* a fence that the thread sanitizer bears */
+	for (unsigned i = 1; i < w->n_rings; i++)
+		busy |= ring_busy(w->ring[i]);
+	return busy;
+}
+
+/* Lets the kernel post the rest of what is ready, so that one turn serves a whole batch; but no
+ * more than half the buffers could take. */
+static void finish_batch(struct ring *r)
+{
+	for (unsigned i = 0;
+		i < EXTRA_ROUNDS && (IO_URING_READ_ONCE(*r->u.sq.kflags) & IORING_SQ_TASKRUN) &&
+		io_uring_cq_ready(&r->u) < r->n_buffers / 2;
+		i++)
+		io_uring_get_events(&r->u);
+}
+
+/* Sees to it that the thread is awake in ms from now. The alarm stays armed over many waits, which
+ * saves each of them a timer of its own; one that rings early is looked at and set again. */
+static void set_alarm(struct worker *w, int64_t ms)
+{
+	uint64_t at_ns = w->now_ns + (uint64_t)ms * 1000000;
+	uint64_t ud = ring_ud(OP_WAKE, 0, WAKE_ALARM, 0);
+	struct io_uring_sqe *sqe;
+
+	if (w->alarm_ns && w->alarm_ns <= at_ns)
+		return;
+	w->wait = (struct __kernel_timespec){
+		(int64_t)(at_ns / 1000000000), (long long)(at_ns % 1000000000)};
+	sqe = ring_sqe(w->ring[0]);
+	if (w->alarm_ns) {
+		io_uring_prep_timeout_update(sqe, &w->wait, ud, IORING_TIMEOUT_ABS);
+		sqe->user_data = ring_ud(OP_NONE, 0, 0, 0);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	} else {
+		io_uring_prep_timeout(sqe, &w->wait, 0, IORING_TIMEOUT_ABS);
+		sqe->user_data = ud;
+	}
+	w->alarm_ns = at_ns;
+}
+
+/* Submits everything, and waits when there is nothing to do. */
+static void submit_and_wait(struct worker *w)
+{
+	struct ring *r0 = w->ring[0];
+	int64_t ms;
+	bool sleep;
+
+	for (unsigned i = 1; i < w->n_rings; i++) {
+		ring_buffers_publish(w->ring[i]);
+		if (ring_busy(w->ring[i]))
+			ring_submit(w->ring[i]);
+	}
+	ring_buffers_publish(r0);
+	ms = wait_ms(w);
+	sleep = ms > 0;
+	if (sleep) {
+		mailbox_sleep(w->mailbox);
+		if (mailbox_ready(w->mailbox) || listen_others(w, true))
+			sleep = false;
+		for (unsigned i = 1; sleep && i < w->n_rings; i++)
+			sleep = !io_uring_cq_ready(&w->ring[i]->u);
+	}
+	if (sleep) {
+		set_alarm(w, ms);
+		io_uring_submit_and_wait(&r0->u, 1);
+		if (io_uring_sq_ready(&r0->u))
+			ring_submit(r0);
+	} else if (ring_busy(r0)) {
+		ring_submit(r0);
+	}
+	if (ms > 0) {
+		listen_others(w, false);
+		mailbox_awake(w->mailbox);
+	}
+	for (unsigned i = 0; i < w->n_rings; i++)
+		finish_batch(w->ring[i]);
+	worker_now(w);
+}
+
+static void look_at_cpu_time(struct worker *w)
+{
+	struct timespec t;
+
+	if (w->now_ms - w->cpu_looked_ms < CPU_LOOK_MS)
+		return;
+	w->cpu_looked_ms = w->now_ms;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	w->stats->cpu_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+static void run_timer(void *ctx, struct wheel_timer *t)
+{
+	struct worker *w = ctx;
+
+	w->ops->timer[t->kind](w, t);
+}
+
+static void run_slice(struct worker *w)
+{
+	uint64_t begin = w->now_ns;
+	struct runq_item *it;
+
+	while ((it = runq_pop(&w->runq))) {
+		uint64_t before = w->now_ns;
+		enum runq_class class_ = (enum runq_class)it->class_;
+		uint32_t delay_us = worker_now_us(w) - it->since_us;
+
+		hist_add(&w->stats->run_delay_us, delay_us > INT32_MAX ? 0 : delay_us);
+		w->ops->run[it->kind](w, it);
+		worker_now(w);
+		runq_charge(&w->runq, class_, w->now_ns - before);
+		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000)
+			break;
+	}
+}
+
+static void turn(struct worker *w)
+{
+	struct mailbox_msg msg;
+	uint64_t begin;
+
+	w->hurry = false;
+	w->ops->flush(w);
+	submit_and_wait(w);
+	begin = w->now_ns;
+	for (unsigned i = 0; i < w->n_rings; i++) {
+		reap(w, w->ring[i]);
+		w->ops->settle(w, w->ring[i]);
+	}
+	wheel_advance(&w->wheel, w->now_ms, WORKER_TIMERS_PER_TURN, run_timer, w);
+	for (unsigned i = 0; i < WORKER_MAIL_PER_TURN && mailbox_pop(w->mailbox, &msg); i++)
+		w->ops->mail(w, &msg);
+	run_slice(w);
+	for (unsigned i = 0; i < w->n_rings; i++)
+		if (w->ring[i]->buf_pending || ring_starving(w->ring[i]))
+			w->ops->refill(w, w->ring[i]);
+	w->stats->runnable = w->runq.total;
+	w->stats->loops++;
+	look_at_cpu_time(w);
+	hist_add(&w->stats->loop_us, (worker_now(w) - begin) / 1000);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	char name[16];
+	int err;
+
+	snprintf(name, sizeof name, "worker-%u", w->id);
+	prctl(PR_SET_NAME, name);
+	if (w->opts.cpu >= 0) {
+		cpu_set_t set;
+
+		CPU_ZERO(&set);
+		CPU_SET(w->opts.cpu, &set);
+		pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+	}
+	err = ring_enable(w->ring[0]);
+	w->stats->rings = 1;
+	if (!err) {
+		arm_wake(w);
+		worker_now(w);
+		err = w->ops->start(w);
+	}
+	atomic_store(&w->start_result, err);
+	if (err)
+		return NULL;
+	while (!w->stopping)
+		turn(w);
+	w->ops->stop(w);
+	return NULL;
+}
+
+int worker_start(struct worker *w)
+{
+	struct timespec tick = {0, 1000000};
+	int err = pthread_create(&w->thread, NULL, worker_main, w);
+
+	if (err)
+		return -err;
+	w->started = true;
+	while ((err = atomic_load(&w->start_result)) == 1)
+		nanosleep(&tick, NULL);
+	return err;
+}
+
+void worker_join(struct worker *w)
+{
+	if (!w->started)
+		return;
+	pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+void worker_stop(struct worker *w)
+{
+	w->stopping = true;
+}

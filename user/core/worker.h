@@ -1,0 +1,152 @@
+/* A worker: one pinned thread, its rings, timers, run queue and mailbox. It owns its connections
+ * outright.
+ *
+ * The loop: flush output into SQEs -> submit and wait -> reap completions, each making something
+ * runnable -> settle sends -> timers -> mailbox -> run the classes by deficit round robin within a
+ * slice -> publish -> again.
+ *
+ * What a connection is, this layer does not know: it dispatches completions by enum ring_op, and
+ * run-queue items and timers by their `kind`, to the tables in struct worker_ops. Everything below
+ * without a note is for the worker's own thread. Call order: worker_create, worker_start,
+ * worker_post (any thread), worker_join, worker_destroy.
+ */
+#ifndef TIDEGATE_CORE_WORKER_H
+#define TIDEGATE_CORE_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/stats.h"
+#include "core/mailbox.h"
+#include "core/ring.h"
+#include "core/runq.h"
+#include "core/timer.h"
+
+enum {
+	WORKER_RINGS_MAX = 64,
+	WORKER_KINDS = 8,
+	WORKER_MAILBOX = 4096,
+	WORKER_MAIL_PER_TURN = 256,
+	WORKER_TIMERS_PER_TURN =
+		256, /* a late wheel is caught up in steps, so that reading still gets its share */
+};
+
+/* What a run-queue item or a timer is embedded in. */
+enum worker_kind {
+	WORKER_CONN,
+	WORKER_LINK,
+	WORKER_JOB, /* resumable work of the worker itself: drain, listings */
+};
+
+struct worker;
+
+struct worker_ops {
+	void (*cqe[RING_OPS])(
+		struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);
+	void (*run[WORKER_KINDS])(struct worker *w, struct runq_item *it);
+	void (*timer[WORKER_KINDS])(struct worker *w, struct wheel_timer *t);
+	void (*mail)(struct worker *w, const struct mailbox_msg *msg);
+	int (*start)(struct worker *w);  /* in the thread, before the first turn; 0 or -errno */
+	void (*flush)(struct worker *w); /* turns queued output into SQEs */
+	void (*settle)(
+		struct worker *w, struct ring *r); /* r's submitted sends have all been ruled on */
+	void (*refill)(struct worker *w,
+		struct ring *r);        /* buffers came back, or receives starve: try those again */
+	void (*stop)(struct worker *w); /* in the thread, after the last turn */
+};
+
+struct worker_opts {
+	unsigned id;
+	int cpu;               /* -1: not pinned */
+	unsigned rings_max;    /* 1..WORKER_RINGS_MAX */
+	struct ring_opts ring; /* index is ignored */
+	uint64_t quantum_ns[RUNQ_CLASSES];
+	uint32_t slice_us;    /* run-queue time between two looks at the rings */
+	uint32_t turn_us;     /* budget of one turn of a client connection, in time … */
+	unsigned turn_frames; /* … and in frames */
+	struct tg_worker_stats *stats;
+	void *net; /* the net layer's per-worker state */
+};
+
+struct worker {
+	const struct worker_ops *ops;
+	struct worker_opts opts;
+	unsigned id;
+	struct tg_worker_stats *stats;
+	void *net;
+
+	struct ring *ring[WORKER_RINGS_MAX];
+	unsigned n_rings;
+	struct wheel wheel;
+	struct runq runq;
+	struct mailbox *mailbox;
+	int wake_fd;
+
+	uint64_t start_ns;
+	uint64_t now_ns; /* as of the last look at the clock in this turn */
+	uint32_t now_ms; /* since start; the wheel's clock */
+	uint32_t cpu_looked_ms;
+	uint64_t alarm_ns; /* when the armed alarm rings; 0: none is armed */
+	struct __kernel_timespec wait;
+	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
+		       now */
+	bool stopping;
+	_Atomic int ring_error; /* errno of the last ring that could not be added; 0: none. Any
+				   thread */
+
+	pthread_t thread;
+	bool started;
+	_Atomic int start_result; /* 1: not known yet */
+};
+
+static inline uint64_t worker_clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+/* Looks at the clock and updates now_ns and now_ms. */
+static inline uint64_t worker_now(struct worker *w)
+{
+	w->now_ns = worker_clock_ns();
+	w->now_ms = (uint32_t)((w->now_ns - w->start_ns) / 1000000);
+	return w->now_ns;
+}
+
+static inline uint32_t worker_now_us(const struct worker *w)
+{
+	return (uint32_t)(w->now_ns / 1000);
+}
+
+/* With its first ring, not yet running. 0 or -errno. Any thread. */
+int worker_create(
+	const struct worker_opts *opts, const struct worker_ops *ops, struct worker **ret);
+/* Starts the thread and waits for ops->start. 0 or -errno. The creating thread. */
+int worker_start(struct worker *w);
+/* Waits for the thread to end; it ends after worker_stop. The creating thread. */
+void worker_join(struct worker *w);
+/* NULL is allowed. After worker_join, or when never started. */
+void worker_destroy(struct worker *w);
+
+/* Ends the loop after this turn. */
+void worker_stop(struct worker *w);
+
+/* Sends a message to a worker and wakes it if it sleeps. `from`: the calling worker, or NULL from
+ * any other thread. 0 or -EAGAIN when its mailbox is full: the caller's job waits and tries again.
+ * Any thread. */
+int worker_post(struct worker *to, const struct mailbox_msg *msg, struct worker *from);
+
+/* One more ring, enabled and waited on. 0, -ENOSPC at rings_max, or -errno. */
+int worker_add_ring(struct worker *w, struct ring **ret);
+
+static inline void worker_push(struct worker *w, struct runq_item *it, enum runq_class class_)
+{
+	runq_push(&w->runq, it, class_, worker_now_us(w));
+}
+
+#endif

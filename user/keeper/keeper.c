@@ -1,0 +1,566 @@
+#include "keeper/keeper.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "keeper/channel.h"
+#include "keeper/notify.h"
+#include "keeper/privilege.h"
+#include "keeper/spawn.h"
+
+enum {
+	/* More than a socket buffer holds, and few enough that a gateway gone mad cannot keep us
+	 * from the signals. */
+	RECORDS_PER_TURN = 1024,
+	ADDRESS_RETRY_MS = 50,
+};
+
+/* What a gateway may not take too long for. */
+enum deadline {
+	DEADLINE_START,
+	DEADLINE_END,
+	DEADLINE_DRAIN,
+	DEADLINE_STOP,
+	DEADLINE_BROKEN,
+	DEADLINES,
+};
+
+static const char *const deadline_text[DEADLINES] = {
+	[DEADLINE_START] = "it was not ready in time",
+	[DEADLINE_END] = "it gave up and lives on",
+	[DEADLINE_DRAIN] = "its drain took too long",
+	[DEADLINE_STOP] = "it did not stop",
+	[DEADLINE_BROKEN] = "it cannot be told what to do",
+};
+
+struct keeper {
+	const struct keeper_opts *o;
+	int sigfd;
+	struct spawn_opts spawn;
+	struct privilege_user user;
+
+	struct descriptors descriptors;
+
+	pid_t pid;            /* 0: no gateway now; start_at_ms says when */
+	int channel;          /* -1 when there is none, or it has ended */
+	uint32_t epoch;       /* of this gateway */
+	unsigned handed_over; /* records sent to this gateway, as descriptors_record numbers them */
+	bool ready;
+	uint64_t ready_since_ms;
+	char failed[sizeof(((struct channel_record *)0)->text)]; /* what it said, or "" */
+	uint64_t kill_at_ms[DEADLINES];                          /* 0: not set */
+	bool killed;                                             /* for one of these */
+
+	bool ever_ready;
+	struct spawn_backoff backoff;
+	uint64_t start_at_ms;
+	bool draining, drain_sent;
+	bool stopping, stop_sent;
+
+	bool done;
+	int status;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void finish(struct keeper *k, int status)
+{
+	if (k->done)
+		return;
+	k->done = true;
+	k->status = status;
+}
+
+static void set_deadline(struct keeper *k, enum deadline d, uint64_t in_ms)
+{
+	k->kill_at_ms[d] = now_ms() + in_ms;
+}
+
+/* The earliest deadline, or DEADLINES when none is set. */
+static enum deadline next_deadline(const struct keeper *k)
+{
+	enum deadline first = DEADLINES;
+
+	for (enum deadline d = 0; d < DEADLINES; d++) {
+		if (k->kill_at_ms[d] &&
+			(first == DEADLINES || k->kill_at_ms[d] < k->kill_at_ms[first]))
+			first = d;
+	}
+	return first;
+}
+
+/* Sends what there is to send, in the order channel.h promises. 0, or -EAGAIN when the rest must
+ * wait, or -errno. */
+static int send_pending(struct keeper *k)
+{
+	struct channel_record rec;
+	int fd, r;
+
+	if (k->stopping && !k->stop_sent) {
+		rec = (struct channel_record){.kind = CHANNEL_STOP};
+		r = channel_send(k->channel, &rec, -1);
+		if (r)
+			return r;
+		k->stop_sent = true;
+	}
+	while (descriptors_record(&k->descriptors, k->handed_over, &rec, &fd)) {
+		if (rec.kind == CHANNEL_GO)
+			rec.index = k->epoch;
+		r = channel_send(k->channel, &rec, fd);
+		if (r)
+			return r;
+		k->handed_over++;
+	}
+	if (k->draining && !k->drain_sent) {
+		rec = (struct channel_record){.kind = CHANNEL_DRAIN};
+		r = channel_send(k->channel, &rec, -1);
+		if (r)
+			return r;
+		k->drain_sent = true;
+		/* While ours were open, newcomers would pile up in a backlog nobody serves. */
+		descriptors_close_listeners(&k->descriptors);
+	}
+	return 0;
+}
+
+static void channel_ended(struct keeper *k)
+{
+	close(k->channel);
+	k->channel = -1;
+	set_deadline(k, DEADLINE_END, KEEPER_END_LIMIT_MS);
+}
+
+static void flush_channel(struct keeper *k)
+{
+	if (k->channel < 0)
+		return;
+	int r = send_pending(k);
+	if (r == 0 || r == -EAGAIN || r == -EPIPE) /* EPIPE: reading will tell */
+		return;
+	log_error("keeper", "sending to the gateway (pid %d): %s", (int)k->pid, strerror(-r));
+	channel_ended(k);
+	set_deadline(k, DEADLINE_BROKEN, 0);
+}
+
+static void start_gateway(struct keeper *k)
+{
+	struct spawn_child c;
+	int r = spawn_gateway(&k->spawn, &c);
+
+	if (r) {
+		if (!k->ever_ready) {
+			log_error("keeper", "starting the gateway: %s", strerror(-r));
+			finish(k, 1);
+			return;
+		}
+		uint32_t wait_ms = spawn_backoff_ms(&k->backoff, 0);
+		log_error("keeper", "starting the gateway: %s; trying again in %" PRIu32 " ms",
+			strerror(-r), wait_ms);
+		k->start_at_ms = now_ms() + wait_ms;
+		return;
+	}
+	k->pid = c.pid;
+	k->channel = c.channel;
+	/* Of the clock, so that it grows over restarts of the keeper too. */
+	uint32_t seconds = (uint32_t)time(NULL);
+	k->epoch = seconds > k->epoch ? seconds : k->epoch + 1;
+	k->handed_over = 0;
+	k->ready = false;
+	k->failed[0] = '\0';
+	k->killed = false;
+	memset(k->kill_at_ms, 0, sizeof(k->kill_at_ms));
+	set_deadline(k, DEADLINE_START, KEEPER_START_LIMIT_MS);
+	flush_channel(k);
+}
+
+static void drain(struct keeper *k, const char *why)
+{
+	if (k->draining)
+		return;
+	log_info("keeper", "%s: draining", why);
+	notify_send("STOPPING=1");
+	k->draining = true;
+	if (!k->pid) {
+		finish(k, 0);
+		return;
+	}
+	k->kill_at_ms[DEADLINE_START] = 0; /* it may end without having been ready */
+	if (k->o->drain_limit_ms)
+		set_deadline(k, DEADLINE_DRAIN, k->o->drain_limit_ms);
+	flush_channel(k);
+}
+
+static void stop(struct keeper *k, const char *why)
+{
+	if (k->stopping)
+		return;
+	log_info("keeper", "%s: stopping at once", why);
+	k->stopping = true;
+	if (!k->pid) {
+		finish(k, 0);
+		return;
+	}
+	set_deadline(k, DEADLINE_STOP, KEEPER_STOP_MS);
+	flush_channel(k);
+}
+
+static void on_ready(struct keeper *k, unsigned workers)
+{
+	char state[64];
+
+	if (k->ready)
+		return;
+	k->ready = true;
+	k->ready_since_ms = now_ms();
+	k->kill_at_ms[DEADLINE_START] = 0;
+	log_info("keeper", "gateway (pid %d) is serving, %u workers", (int)k->pid, workers);
+	if (k->ever_ready)
+		return;
+	k->ever_ready = true;
+	snprintf(state, sizeof(state), "READY=1\nMAINPID=%d", (int)getpid());
+	int r = notify_send(state);
+	if (r)
+		log_warn("keeper", "telling the service manager: %s", strerror(-r));
+}
+
+static void on_record(struct keeper *k, const struct channel_record *rec)
+{
+	switch (rec->kind) {
+	case CHANNEL_READY:
+		on_ready(k, rec->sub);
+		break;
+	case CHANNEL_FAILED:
+		memcpy(k->failed, rec->text, sizeof(k->failed));
+		set_deadline(k, DEADLINE_END, KEEPER_END_LIMIT_MS);
+		break;
+	case CHANNEL_DRAIN:
+		drain(k, "asked through the gateway");
+		break;
+	default: /* the gateway faces the network: what it says is input */
+		log_warn("keeper", "gateway (pid %d) sent an unknown record, kind %" PRIu32,
+			(int)k->pid, rec->kind);
+		break;
+	}
+}
+
+static void read_channel(struct keeper *k)
+{
+	struct channel_record rec;
+	int fd;
+
+	for (unsigned n = 0; n < RECORDS_PER_TURN && k->channel >= 0; n++) {
+		int r = channel_recv(k->channel, &rec, &fd);
+		if (r == -EAGAIN)
+			return;
+		if (r == 1) {
+			if (fd >= 0) /* nobody asked for one */
+				close(fd);
+			on_record(k, &rec);
+		} else if (r == -EBADMSG) {
+			log_warn("keeper", "gateway (pid %d) sent a malformed record", (int)k->pid);
+		} else {
+			if (r < 0)
+				log_error("keeper", "reading from the gateway (pid %d): %s",
+					(int)k->pid, strerror(-r));
+			channel_ended(k);
+		}
+	}
+}
+
+static void on_death(struct keeper *k, int wait_status)
+{
+	char how[128];
+	int pid = (int)k->pid;
+
+	read_channel(k); /* its last words */
+	if (k->channel >= 0)
+		close(k->channel);
+	k->channel = -1;
+	k->pid = 0;
+	spawn_death_text(wait_status, how, sizeof(how));
+
+	if (k->draining || k->stopping) {
+		bool clean = !k->killed && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+		if (clean)
+			log_info("keeper", "gateway (pid %d) has ended", pid);
+		else
+			log_error("keeper", "gateway (pid %d) did not end cleanly: %s%s%s", pid,
+				how, k->failed[0] ? ": " : "", k->failed);
+		finish(k, clean ? 0 : 1);
+		return;
+	}
+	if (!k->ever_ready) {
+		if (k->failed[0])
+			log_error("keeper", "the gateway could not start: %s", k->failed);
+		else
+			log_error("keeper", "the gateway could not start: %s", how);
+		finish(k, 1);
+		return;
+	}
+	uint64_t now = now_ms();
+	uint32_t wait_ms = spawn_backoff_ms(&k->backoff, k->ready ? now - k->ready_since_ms : 0);
+	k->start_at_ms = now + wait_ms;
+	log_error("keeper", "gateway (pid %d) died: %s%s%s; starting another in %" PRIu32 " ms",
+		pid, how, k->failed[0] ? ": " : "", k->failed, wait_ms);
+}
+
+static void reap(struct keeper *k)
+{
+	int wait_status;
+	pid_t pid;
+
+	/* Several deaths may share one SIGCHLD, and orphans may have been left to us. */
+	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+		if (pid == k->pid)
+			on_death(k, wait_status);
+	}
+}
+
+static void read_signals(struct keeper *k)
+{
+	struct signalfd_siginfo si;
+
+	while (read(k->sigfd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+		switch (si.ssi_signo) {
+		case SIGTERM:
+			drain(k, "SIGTERM");
+			break;
+		case SIGINT:
+			if (k->draining)
+				stop(k, "SIGINT");
+			else
+				drain(k, "SIGINT");
+			break;
+		case SIGHUP:
+			log_warn("keeper",
+				"SIGHUP: reloading is not supported yet; restart to apply changes");
+			break;
+		case SIGCHLD:
+			reap(k);
+			break;
+		}
+	}
+}
+
+static void on_time(struct keeper *k)
+{
+	uint64_t now = now_ms();
+
+	if (!k->pid) {
+		if (now >= k->start_at_ms)
+			start_gateway(k);
+		return;
+	}
+	enum deadline d = next_deadline(k);
+	if (!k->killed && d != DEADLINES && now >= k->kill_at_ms[d]) {
+		log_error("keeper", "killing the gateway (pid %d): %s", (int)k->pid,
+			deadline_text[d]);
+		k->killed = true;
+		kill(k->pid, SIGKILL);
+	}
+}
+
+static int timeout_ms(const struct keeper *k)
+{
+	enum deadline d = next_deadline(k);
+	uint64_t at = k->start_at_ms, now = now_ms();
+
+	if (k->pid) {
+		if (k->killed || d == DEADLINES)
+			return -1;
+		at = k->kill_at_ms[d];
+	}
+	if (at <= now)
+		return 0;
+	return at - now > INT_MAX ? INT_MAX : (int)(at - now);
+}
+
+static bool something_pending(const struct keeper *k)
+{
+	struct channel_record rec;
+	int fd;
+
+	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) ||
+	       k->drain_sent != k->draining || k->stop_sent != k->stopping;
+}
+
+static void loop(struct keeper *k)
+{
+	while (!k->done) {
+		on_time(k);
+		if (k->done)
+			break;
+		struct pollfd p[2] = {
+			{.fd = k->sigfd, .events = POLLIN},
+			{.fd = k->channel, .events = POLLIN}, /* negative: left out */
+		};
+		if (something_pending(k))
+			p[1].events |= POLLOUT;
+		if (poll(p, 2, timeout_ms(k)) < 0) {
+			if (errno == EINTR)
+				continue;
+			log_error("keeper", "poll: %s", strerror(errno));
+			finish(k, 1);
+			break;
+		}
+		if (p[1].revents & POLLOUT)
+			flush_channel(k);
+		if (p[1].revents & (POLLIN | POLLHUP | POLLERR))
+			read_channel(k);
+		if (p[0].revents)
+			read_signals(k);
+	}
+}
+
+static void say_where(const struct keeper *k)
+{
+	const struct descriptors *d = &k->descriptors;
+	uint32_t wanted = d->o->sockopts.send_buffer_bytes, granted;
+	struct sockaddr_storage addr;
+	char text[LISTEN_ADDRESS_TEXT];
+
+	for (unsigned i = 0; i < d->o->n_listeners; i++) {
+		int fd = d->listeners[i * d->o->workers];
+		if (listen_bound_address(fd, &addr) == 0)
+			log_info("keeper", "listener %s: %s", d->o->listeners[i].name,
+				listen_address_text(&addr, text));
+		if (wanted && listen_send_buffer(fd, &granted) == 0 && granted < wanted)
+			log_warn("keeper",
+				"listener %s: send buffer %" PRIu32 " bytes instead of %" PRIu32
+				", limited by net.core.wmem_max",
+				d->o->listeners[i].name, granted, wanted);
+	}
+	if (d->admin_tcp >= 0 && listen_bound_address(d->admin_tcp, &addr) == 0)
+		log_info("keeper", "admin: %s", listen_address_text(&addr, text));
+	if (d->o->admin_unix)
+		log_info("keeper", "admin socket: %s", d->o->admin_unix);
+}
+
+static int choose_user(struct keeper *k)
+{
+	const char *name = k->o->user;
+	int r;
+
+	if (geteuid() != 0)
+		return 0; /* whoever started it may run it */
+	r = name ? privilege_find_user(name, &k->user) : -ENOENT;
+	if (r == -ENOENT)
+		log_error("keeper", "user: there is no user %s to run the gateway as",
+			name ? name : "given");
+	else if (r == -EINVAL)
+		log_error("keeper",
+			"user: %s has user or group id 0; the gateway does not run as root", name);
+	else if (r)
+		log_error("keeper", "user: %s: %s", name, strerror(-r));
+	else
+		k->spawn.user = &k->user;
+	return r;
+}
+
+static int take_signals(struct keeper *k)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* inherited as ignored, it would hide how children end */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	k->sigfd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	return k->sigfd < 0 ? -errno : 0;
+}
+
+/* A gateway that has just died may hold its listeners a moment longer than its process: an accept
+ * pending in a ring keeps its socket, and rings are torn down by the kernel in its own time. So an
+ * address in use is worth some patience, unless a signal comes in. */
+static int open_descriptors(struct keeper *k)
+{
+	char error[256];
+	uint64_t until = now_ms() + KEEPER_ADDRESS_WAIT_MS;
+	struct pollfd p = {.fd = k->sigfd, .events = POLLIN};
+	int r;
+
+	while ((r = descriptors_open(&k->descriptors, &k->o->descriptors, error, sizeof(error)))) {
+		if (r != -EADDRINUSE || now_ms() >= until || poll(&p, 1, ADDRESS_RETRY_MS) != 0)
+			break;
+		descriptors_close(&k->descriptors);
+	}
+	if (r)
+		log_error("keeper", "%s", error);
+	return r;
+}
+
+static int open_all(struct keeper *k)
+{
+	int r = take_signals(k);
+
+	if (r) {
+		log_error("keeper", "signals: %s", strerror(-r));
+		return r;
+	}
+	r = privilege_raise_limits();
+	if (r)
+		log_warn("keeper", "raising resource limits: %s; going on with what there is",
+			strerror(-r));
+	r = choose_user(k);
+	if (r)
+		return r;
+	r = open_descriptors(k);
+	if (!r)
+		say_where(k);
+	return r;
+}
+
+int keeper_run(const struct keeper_opts *opts)
+{
+	struct keeper k = {
+		.o = opts,
+		.sigfd = -1,
+		.descriptors = {.admin_tcp = -1, .admin_unix = {.fd = -1}},
+		.channel = -1,
+		.status = 1,
+		.spawn = {.name = "tidegate-gw",
+			.child_main = opts->gateway_main,
+			.ctx = opts->ctx},
+	};
+
+	assert(opts->descriptors.workers > 0 && opts->descriptors.workers <= LISTEN_COPIES_MAX);
+	prctl(PR_SET_NAME, "tidegate", 0, 0, 0);
+	if (open_all(&k) == 0)
+		loop(&k);
+
+	if (k.pid) { /* only when the loop itself failed */
+		kill(k.pid, SIGKILL);
+		waitpid(k.pid, NULL, 0);
+	}
+	if (k.channel >= 0)
+		close(k.channel);
+	descriptors_close(&k.descriptors);
+	if (k.sigfd >= 0)
+		close(k.sigfd);
+	return k.status;
+}

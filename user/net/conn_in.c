@@ -1,0 +1,388 @@
+/* The reading machine: what is armed, what was received, and a connection's turn. */
+#include "net/conn_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+static void prep_recv(struct conn *c, bool expect_more, bool multishot)
+{
+	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
+
+	if (multishot)
+		io_uring_prep_recv_multishot(sqe, (int)conn_slot(c), NULL, 0, 0);
+	else
+		io_uring_prep_recv(sqe, (int)conn_slot(c), NULL, 0, 0);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->buf_group = RING_BUF_GROUP;
+	if (!expect_more)
+		sqe->ioprio |=
+			IORING_RECVSEND_POLL_FIRST; /* spares a receive that would find nothing */
+	sqe->user_data = ring_ud(OP_CONN_RECV, c->gen, 0, conn_slot(c));
+	c->armed |= ARMED_RECV;
+}
+
+static void prep_poll(struct conn *c)
+{
+	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
+
+	io_uring_prep_poll_add(sqe, (int)conn_slot(c), POLLIN | POLLRDHUP);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	sqe->user_data = ring_ud(OP_CONN_POLL, c->gen, 0, conn_slot(c));
+	c->armed |= ARMED_POLL;
+	c->flags &= (uint16_t)~CONN_GREEDY;
+}
+
+/* Arms the next read, unless one is armed or input is still to be parsed: a receive for those who
+ * talk (multishot, so that it stays armed), a poll for those who do not. */
+void conn_arm(struct conn *c)
+{
+	struct net *n = conn_net(c);
+
+	if ((c->armed & (ARMED_POLL | ARMED_RECV)) ||
+		(c->flags & (CONN_STARVED | CONN_PAUSED | CONN_EOF | CONN_RESET)))
+		return;
+	if (c->state != CONN_OPEN)
+		prep_recv(c, c->state <= CONN_HANDSHAKE, false);
+	else if (!c->messages_in || n->w->now_ms - c->last_message_ms > CONN_ACTIVE_MS)
+		prep_poll(c);
+	else
+		prep_recv(c, false, !(c->flags & CONN_GREEDY));
+	if (c->state == CONN_OPEN && (c->armed & ARMED_RECV) && !wheel_pending(&c->timer))
+		conn_timer_update(c); /* nothing else would notice that it fell silent */
+}
+
+static uint8_t *in_data(const struct conn *c)
+{
+	return ring_buffer(conn_ring(c), c->in_head) + c->in_off;
+}
+
+static uint32_t in_len(const struct conn *c)
+{
+	return conn_ring(c)->filled[c->in_head].len - c->in_off;
+}
+
+/* Gives the first buffer back. */
+static void in_pop(struct conn *c)
+{
+	struct ring *r = conn_ring(c);
+	uint16_t bid = c->in_head;
+
+	c->in_head = r->filled[bid].next;
+	c->in_off = 0;
+	c->in_count--;
+	ring_buffer_put(r, bid);
+}
+
+static void in_push(struct conn *c, uint16_t bid, uint32_t len)
+{
+	struct ring *r = conn_ring(c);
+
+	r->filled[bid].len = len;
+	if (c->in_count)
+		r->filled[c->in_tail].next = bid;
+	else
+		c->in_head = bid;
+	c->in_tail = bid;
+	c->in_count++;
+}
+
+void conn_input_drop(struct conn *c)
+{
+	while (c->in_count)
+		in_pop(c);
+}
+
+/* The connection a completion is for, with its armed bit cleared; NULL when it is none of the
+ * living ones'. */
+static struct conn *completed(
+	struct worker *w, struct ring *r, uint64_t ud, enum conn_armed bit, bool more)
+{
+	struct conn *c = ring_object(r, ring_ud_slot(ud));
+
+	if (c->gen != ring_ud_gen(ud) || c->state == CONN_FREE) {
+		w->stats->stale_completions++;
+		return NULL;
+	}
+	if (!more) {
+		c->armed &= (uint8_t)~bit;
+		c->flags &= (uint16_t)~CONN_CANCELLED;
+	}
+	if (c->state == CONN_DEAD) {
+		conn_try_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void conn_on_poll(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags)
+{
+	struct conn *c = completed(w, r, ud, ARMED_POLL, false);
+
+	(void)flags;
+	if (!c)
+		return;
+	if (res < 0)
+		conn_arm(c);
+	else
+		prep_recv(c, true, false);
+}
+
+static enum runq_class class_of(const struct conn *c)
+{
+	if (c->state == CONN_OPEN)
+		return RUNQ_ESTABLISHED;
+	return c->state == CONN_CLOSING ? RUNQ_CONTROL : RUNQ_HANDSHAKE;
+}
+
+/* One connection must not sit on the buffers that all share: who is far ahead of its turns loses
+ * its multishot. */
+static void limit_greed(struct conn *c)
+{
+	if (c->in_count < CONN_IN_MAX || !(c->armed & ARMED_RECV) || (c->flags & CONN_CANCELLED))
+		return;
+	ring_cancel(conn_ring(c), ring_ud(OP_CONN_RECV, c->gen, 0, conn_slot(c)));
+	c->flags |= CONN_CANCELLED | CONN_GREEDY;
+}
+
+static void received(struct conn *c, uint16_t bid, uint32_t len)
+{
+	struct net *n = conn_net(c);
+
+	in_push(c, bid, len);
+	c->last_rx_ms = n->w->now_ms;
+	c->pings_unanswered = 0;
+	n->stats->bytes_in += len;
+	limit_greed(c);
+	worker_push(n->w, &c->run, class_of(c));
+}
+
+/* The peer sends nothing more. What is queued for it is still its due; nothing is awaited after
+ * that. */
+static void finish(struct conn *c)
+{
+	if (!c->out) {
+		conn_kill(c, CLOSE_CLIENT);
+		return;
+	}
+	conn_tell_closed(c, CLOSE_CLIENT, WS_CLOSE_ABNORMAL, NULL, 0);
+	c->flags |= CONN_CLOSE_AFTER_FLUSH;
+	conn_linger(c, CLOSE_CLIENT);
+}
+
+/* The peer's end: what came before it is parsed first. */
+static void ended(struct conn *c, bool reset)
+{
+	bool kept = c->state >= CONN_OPENING && c->aux && c->aux->in;
+
+	c->flags |= reset ? CONN_RESET : CONN_EOF;
+	if (c->in_count || c->run.queued || (kept && !reset))
+		return;
+	if (reset)
+		conn_kill(c, CLOSE_RESET);
+	else
+		finish(c);
+}
+
+void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags)
+{
+	uint16_t bid = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+	bool has_buffer = flags & IORING_CQE_F_BUFFER, more = flags & IORING_CQE_F_MORE;
+	struct conn *c;
+
+	if (has_buffer)
+		r->buf_out++;
+	c = completed(w, r, ud, ARMED_RECV, more);
+	if (has_buffer && (!c || res <= 0))
+		ring_buffer_put(r, bid);
+	if (!c)
+		return;
+	if (res > 0) {
+		received(c, bid, (uint32_t)res);
+	} else if (res == -ENOBUFS) {
+		w->stats->recv_no_buffer++;
+		c->flags |= CONN_STARVED;
+		ring_starve(r, conn_slot(c));
+	} else if (res == -ECANCELED || res == -EAGAIN || res == -EINTR) {
+		if (!c->in_count && !c->run.queued)
+			conn_arm(c);
+	} else {
+		ended(c, res < 0);
+	}
+}
+
+/* Retries starved receives, the oldest first and no more than there are free buffers: retrying all
+ * of them would only buy another round of ENOBUFS. Free ones count even if they came back earlier:
+ * when a full submission queue is emptied in the middle of a turn, a receive finds no buffer and
+ * tells so only after the last one was handed back. */
+void conn_refill(struct worker *w, struct ring *r)
+{
+	unsigned budget = r->n_buffers - r->buf_out;
+	uint32_t slot;
+
+	(void)w;
+	ring_buffers_publish(r);
+	while (budget && ring_starved_pop(r, &slot)) {
+		struct conn *c = ring_object(r, slot);
+
+		c->flags &= (uint16_t)~CONN_STARVED;
+		if (c->state == CONN_DEAD) {
+			conn_try_free(c);
+			continue;
+		}
+		if (!(c->armed & (ARMED_POLL | ARMED_RECV)) && !(c->flags & CONN_PAUSED))
+			prep_recv(c, true, false);
+		budget--;
+	}
+}
+
+/* Moves what is in provided buffers to a buffer of the connection's own. False: the connection was
+ * ended. */
+static bool keep(struct conn *c)
+{
+	struct net *n = conn_net(c);
+
+	while (c->in_count) {
+		struct conn_aux *x = conn_aux_get(c);
+
+		if (!x || buf_append(&n->bufs, &x->in, in_data(c), in_len(c), UINT32_MAX)) {
+			conn_kill(c, CLOSE_NO_MEMORY);
+			return false;
+		}
+		in_pop(c);
+	}
+	return true;
+}
+
+/* Parses what an earlier turn kept, with what came since: a partial request head must be looked at
+ * in one piece. */
+static enum conn_more parse_kept(struct conn *c)
+{
+	struct net *n = conn_net(c);
+	enum conn_more more;
+	struct buf *in;
+	size_t used;
+
+	if (!keep(c))
+		return CONN_MORE_NOTHING;
+	in = c->aux->in;
+	c->aux->in = NULL;
+	more = conn_parse(c, in->data + in->off, in->len, &used);
+	in->off += (uint32_t)used;
+	in->len -= (uint32_t)used;
+	if (c->state == CONN_FREE || c->state >= CONN_CLOSING || !in->len) {
+		buf_free(&n->bufs, in);
+	} else if (conn_aux_get(c)) {
+		c->aux->in = in;
+	} else {
+		buf_free(&n->bufs, in);
+		conn_kill(c, CLOSE_NO_MEMORY);
+		more = CONN_MORE_NOTHING;
+	}
+	return more;
+}
+
+/* Parses buffer after buffer in place. */
+static enum conn_more parse_buffers(struct conn *c)
+{
+	enum conn_more more = CONN_MORE_INPUT;
+	unsigned buffers = 0;
+
+	while (c->in_count && more == CONN_MORE_INPUT) {
+		size_t used;
+
+		if (buffers++ == CONN_IN_MAX)
+			return CONN_MORE_TIME;
+		more = conn_parse(c, in_data(c), in_len(c), &used);
+		/* A call-back may have ended the connection and given the buffers back. */
+		if (!c->in_count)
+			break;
+		if (used == in_len(c)) {
+			in_pop(c);
+			continue;
+		}
+		c->in_off +=
+			(uint16_t)used; /* fits: less than a buffer, which is 65536 bytes at most */
+		if (more == CONN_MORE_INPUT)
+			return more; /* a partial head: kept, and continued with what follows */
+	}
+	return more;
+}
+
+/* A connection that is closing reads on for the peer's FIN only. */
+static void discard(struct conn *c)
+{
+	conn_input_drop(c);
+	if (c->aux) {
+		struct buf_pool *bufs = &conn_net(c)->bufs;
+
+		buf_free(bufs, c->aux->in);
+		buf_free(bufs, c->aux->msg);
+		buf_free(bufs, c->aux->ctl);
+		c->aux->in = c->aux->msg = c->aux->ctl = NULL;
+		conn_aux_trim(c);
+	}
+	if (c->flags & CONN_RESET)
+		conn_kill(c, CLOSE_RESET);
+	else if (c->flags & CONN_EOF)
+		finish(c);
+	else
+		conn_arm(c);
+}
+
+/* Paused by the upstream: a multishot would go on filling buffers. */
+static void stop_reading(struct conn *c)
+{
+	if (!(c->armed & ARMED_RECV) || (c->flags & CONN_CANCELLED))
+		return;
+	ring_cancel(conn_ring(c), ring_ud(OP_CONN_RECV, c->gen, 0, conn_slot(c)));
+	c->flags |= CONN_CANCELLED;
+}
+
+void conn_run(struct worker *w, struct runq_item *it)
+{
+	struct conn *c = conn_of_run(it);
+	struct net *n = net_of(w);
+	enum conn_more more;
+
+	if (c->state == CONN_DEAD) {
+		conn_try_free(c);
+		return;
+	}
+	if (c->state == CONN_FREE)
+		return;
+	if (c->state == CONN_CLOSING) {
+		discard(c);
+		return;
+	}
+	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
+	n->turn_frames = 0;
+	if (c->flags & CONN_PAUSED)
+		more = CONN_MORE_UPSTREAM;
+	else
+		more = c->aux && c->aux->in ? parse_kept(c) : parse_buffers(c);
+	if (c->state == CONN_DEAD || c->state == CONN_FREE)
+		return;
+	if (c->state == CONN_CLOSING) {
+		discard(c);
+		return;
+	}
+	if (more == CONN_MORE_TIME) {
+		w->stats->forced_yields++;
+		worker_push(w, &c->run, class_of(c));
+		return;
+	}
+	/* Provided buffers are shared by all: only who is about to run again may hold on to them.
+	 */
+	if (!keep(c))
+		return;
+	conn_aux_trim(c);
+	if (more == CONN_MORE_UPSTREAM)
+		stop_reading(c);
+	else if (c->flags & CONN_RESET)
+		conn_kill(c, CLOSE_RESET);
+	else if (c->flags & CONN_EOF)
+		finish(c);
+	else
+		conn_arm(c);
+}

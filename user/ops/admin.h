@@ -1,0 +1,64 @@
+/* The admin surface: HTTP on the admin listener (TCP) and on the admin socket (Unix), served by
+ * libmicrohttpd's own threads. It never touches a worker's data: it reads counters and asks through
+ * `struct admin_backend`.
+ *
+ * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz.
+ * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
+ * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=, GET /v1/links,
+ * POST /v1/kick?session=|route=&code=&reason=, POST /v1/drain.
+ */
+#ifndef TIDEGATE_OPS_ADMIN_H
+#define TIDEGATE_OPS_ADMIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/stats.h"
+#include "net/conn_info.h"
+#include "net/link_info.h"
+
+struct conns_query {
+	size_t limit;      /* at most so many infos come back */
+	uint64_t session;  /* 0: any */
+	char route[256];   /* "": any; a route's path as configured */
+	char listener[64]; /* "": any */
+	char peer[64];     /* "": any; an address in text, without port */
+};
+
+struct kick_query {
+	struct conns_query which;
+	uint16_t code; /* close code for the clients, 1000..4999 */
+	char reason[124];
+};
+
+/* What the gateway provides. Called from admin threads; each may block for up to two seconds while
+ * workers answer; -ETIMEDOUT names no worker: the caller says so. Arrays come from malloc. */
+struct admin_backend {
+	void *ctx;
+	unsigned n_workers;
+	const struct tg_worker_stats *(*stats)(void *ctx, unsigned worker);
+	int (*conns)(void *ctx, const struct conns_query *q, struct conn_info **ret, size_t *ret_n,
+		size_t *ret_matched);
+	int (*links)(void *ctx, struct link_info **ret, size_t *ret_n);
+	int (*kick)(void *ctx, const struct kick_query *q, size_t *ret_kicked);
+	int (*drain)(void *ctx);
+	bool (*ready)(void *ctx, const char **ret_why_not); /* false while starting, draining, or
+							       when an upstream has no link up */
+};
+
+struct admin_opts {
+	int listen_fd;     /* listening TCP socket, or -1; owned by the admin from start on */
+	int socket_fd;     /* listening Unix socket, or -1; owned */
+	uid_t allowed_uid; /* besides root */
+	const char *instance, *version;
+	struct admin_backend backend;
+};
+
+struct admin;
+
+int admin_start(const struct admin_opts *opts, struct admin **ret);
+void admin_stop(struct admin *a); /* NULL is allowed */
+
+#endif

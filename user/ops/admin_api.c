@@ -1,0 +1,299 @@
+#include "ops/admin_api.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ops/admin_conns.h"
+#include "ops/admin_json.h"
+#include "ops/metrics.h"
+
+static const char no_answer[] = "a worker did not answer within 2 s";
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int admin_api_init(struct admin_api *api, const struct admin_opts *opts)
+{
+	process_stats_init(&api->process);
+	/* Reads the system's random device, which a confined process may no longer open. */
+	json_object_seed(0);
+	api->started_ns = monotonic_ns();
+	api->backend = opts->backend;
+	api->instance = strdup(opts->instance);
+	api->version = strdup(opts->version);
+	if (!api->instance || !api->version) {
+		admin_api_fini(api);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void admin_api_fini(struct admin_api *api)
+{
+	process_stats_fini(&api->process);
+	free(api->instance);
+	free(api->version);
+	api->instance = api->version = NULL;
+}
+
+static void add_headers(struct MHD_Response *r, const char *content_type)
+{
+	if (!r)
+		return;
+	MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+	MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+}
+
+/* Takes text, which is from malloc. */
+static struct MHD_Response *text_response(char *text, size_t len, const char *content_type)
+{
+	struct MHD_Response *r = MHD_create_response_from_buffer(len, text, MHD_RESPMEM_MUST_FREE);
+
+	if (!r)
+		free(text);
+	add_headers(r, content_type);
+	return r;
+}
+
+/* Takes the reference; NULL is passed on. */
+static unsigned json_answer(unsigned status, json_t *j, struct MHD_Response **ret)
+{
+	char *dump = j ? json_dumps(j, JSON_INDENT(1)) : NULL, *line = NULL;
+	int len = dump ? asprintf(&line, "%s\n", dump) : -1;
+
+	json_decref(j);
+	free(dump);
+	*ret = len < 0 ? NULL : text_response(line, (size_t)len, "application/json");
+	return status;
+}
+
+unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret)
+{
+	return json_answer(status, admin_json_error(message), ret);
+}
+
+static unsigned backend_error(int r, struct MHD_Response **ret)
+{
+	if (r == -ETIMEDOUT)
+		return admin_error(MHD_HTTP_GATEWAY_TIMEOUT, no_answer, ret);
+	return admin_error(MHD_HTTP_INTERNAL_SERVER_ERROR, strerror(-r), ret);
+}
+
+/* A copy of every worker's counters, so that an answer is of one moment; NULL without memory. */
+static struct tg_worker_stats *copy_stats(const struct admin_api *api)
+{
+	const struct admin_backend *b = &api->backend;
+	struct tg_worker_stats *copy =
+		aligned_alloc(_Alignof(struct tg_worker_stats), (b->n_workers + 1) * sizeof(*copy));
+
+	for (unsigned i = 0; copy && i < b->n_workers; i++)
+		copy[i] = *b->stats(b->ctx, i);
+	return copy;
+}
+
+static unsigned answer_metrics(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	const struct admin_backend *b = &api->backend;
+	struct tg_worker_stats *workers = copy_stats(api);
+	if (!workers)
+		return backend_error(-ENOMEM, ret);
+	struct link_info *links = NULL;
+	struct metrics_input in = {
+		.version = api->version,
+		.workers = workers,
+		.n_workers = b->n_workers,
+	};
+	/* A worker that hangs must not hide the counters that show it. */
+	in.links_unknown = b->links(b->ctx, &links, &in.n_links) < 0;
+	in.links = links;
+	process_stats_read(&api->process, &in.process);
+
+	char *text;
+	size_t len;
+	int r = metrics_render(&in, &text, &len);
+	free(workers);
+	free(links);
+	if (r < 0)
+		return backend_error(r, ret);
+	*ret = text_response(text, len, METRICS_CONTENT_TYPE);
+	return MHD_HTTP_OK;
+}
+
+static unsigned plain_answer(unsigned status, const char *text, struct MHD_Response **ret)
+{
+	char *line;
+	int len = asprintf(&line, "%s\n", text);
+
+	*ret = len < 0 ? NULL : text_response(line, (size_t)len, "text/plain; charset=utf-8");
+	return status;
+}
+
+static unsigned answer_healthz(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	return plain_answer(MHD_HTTP_OK, "ok", ret);
+}
+
+static bool ready(const struct admin_api *api, const char **ret_why_not)
+{
+	const char *why = NULL;
+	bool yes = api->backend.ready(api->backend.ctx, &why);
+
+	*ret_why_not = why ? why : "not ready";
+	return yes;
+}
+
+static unsigned answer_readyz(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	const char *why;
+
+	if (ready(api, &why))
+		return plain_answer(MHD_HTTP_OK, "ready", ret);
+	return plain_answer(MHD_HTTP_SERVICE_UNAVAILABLE, why, ret);
+}
+
+static unsigned answer_status(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	const struct admin_backend *b = &api->backend;
+	struct tg_worker_stats *workers = copy_stats(api);
+	if (!workers)
+		return backend_error(-ENOMEM, ret);
+	struct link_info *links = NULL;
+	struct admin_status status = {
+		.instance = api->instance,
+		.version = api->version,
+		.pid = getpid(),
+		.uptime_s = (int64_t)((monotonic_ns() - api->started_ns) / 1000000000u),
+		.workers = workers,
+		.n_workers = b->n_workers,
+	};
+	status.ready = ready(api, &status.not_ready_reason);
+	/* The status is wanted most when something hangs: it comes without links then. */
+	int r = b->links(b->ctx, &links, &status.n_links);
+	if (r < 0)
+		status.links_error = r == -ETIMEDOUT ? no_answer : strerror(-r);
+	status.links = links;
+
+	unsigned code = json_answer(MHD_HTTP_OK, admin_json_status(&status), ret);
+	free(links);
+	free(workers);
+	return code;
+}
+
+static unsigned answer_workers(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	struct tg_worker_stats *workers = copy_stats(api);
+	if (!workers)
+		return backend_error(-ENOMEM, ret);
+	unsigned code =
+		json_answer(MHD_HTTP_OK, admin_json_workers(workers, api->backend.n_workers), ret);
+	free(workers);
+	return code;
+}
+
+static unsigned answer_conns(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	struct conn_info *conns = NULL;
+	size_t n = 0, matched = 0;
+	int r = api->backend.conns(api->backend.ctx, &rq->query.kick.which, &conns, &n, &matched);
+	if (r < 0)
+		return backend_error(r, ret);
+	*ret = admin_conns_response(conns, n, matched);
+	add_headers(*ret, "application/json");
+	return MHD_HTTP_OK;
+}
+
+static unsigned answer_links(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	struct link_info *links = NULL;
+	size_t n = 0;
+	int r = api->backend.links(api->backend.ctx, &links, &n);
+	if (r < 0)
+		return backend_error(r, ret);
+	unsigned code = json_answer(MHD_HTTP_OK, admin_json_links(links, n), ret);
+	free(links);
+	return code;
+}
+
+static unsigned answer_kick(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	const struct admin_query *q = &rq->query;
+	bool by_session = q->given & ADMIN_KEY_SESSION, by_route = q->given & ADMIN_KEY_ROUTE;
+	if (by_session == by_route)
+		return admin_error(MHD_HTTP_BAD_REQUEST, "give either session or route", ret);
+
+	size_t kicked = 0;
+	int r = api->backend.kick(api->backend.ctx, &q->kick, &kicked);
+	if (r < 0)
+		return backend_error(r, ret);
+	if (by_session && !kicked)
+		return admin_error(MHD_HTTP_NOT_FOUND, "no such session", ret);
+	if (by_session)
+		log_info("admin", "uid %u (pid %d) kicked session %" PRIu64, (unsigned)rq->peer.uid,
+			(int)rq->peer.pid, q->kick.which.session);
+	else
+		log_info("admin", "uid %u (pid %d) kicked the %zu session(s) of route %s",
+			(unsigned)rq->peer.uid, (int)rq->peer.pid, kicked, q->kick.which.route);
+	json_t *o = json_pack("{s:I}", "kicked", (json_int_t)kicked);
+	return json_answer(MHD_HTTP_OK, o, ret);
+}
+
+static unsigned answer_drain(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	int r = api->backend.drain(api->backend.ctx);
+	if (r < 0 && r != -EALREADY)
+		return backend_error(r, ret);
+	log_info("admin", "drain asked for by uid %u (pid %d)%s", (unsigned)rq->peer.uid,
+		(int)rq->peer.pid, r < 0 ? "; it was under way" : "");
+	return json_answer(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "draining", 1), ret);
+}
+
+static const struct admin_path paths[] = {
+	{.path = "/metrics", .any_query = true, .answer = answer_metrics},
+	{.path = "/healthz", .any_query = true, .answer = answer_healthz},
+	{.path = "/readyz", .any_query = true, .answer = answer_readyz},
+	{.path = "/v1/status", .local_only = true, .answer = answer_status},
+	{.path = "/v1/workers", .local_only = true, .answer = answer_workers},
+	{
+		.path = "/v1/conns",
+		.local_only = true,
+		.keys = ADMIN_KEY_LIMIT | ADMIN_KEY_ROUTE | ADMIN_KEY_LISTENER | ADMIN_KEY_PEER |
+			ADMIN_KEY_SESSION,
+		.answer = answer_conns,
+	},
+	{.path = "/v1/links", .local_only = true, .answer = answer_links},
+	{
+		.path = "/v1/kick",
+		.post = true,
+		.local_only = true,
+		.keys = ADMIN_KEY_SESSION | ADMIN_KEY_ROUTE | ADMIN_KEY_CODE | ADMIN_KEY_REASON,
+		.answer = answer_kick,
+	},
+	{.path = "/v1/drain", .post = true, .local_only = true, .answer = answer_drain},
+};
+
+const struct admin_path *admin_path_find(const char *path, bool local)
+{
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (!strcmp(paths[i].path, path) && (local || !paths[i].local_only))
+			return &paths[i];
+	return NULL;
+}

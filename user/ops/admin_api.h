@@ -1,0 +1,48 @@
+/* What the admin surface answers, path by path, and nothing of how requests come in (that is
+ * admin.c). Admin threads only; each call may block for as long as the backend does. */
+#ifndef TIDEGATE_OPS_ADMIN_API_H
+#define TIDEGATE_OPS_ADMIN_API_H
+
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#include "ops/admin.h"
+#include "ops/admin_query.h"
+#include "ops/process_stats.h"
+
+/* Immutable after the start; shared by all admin threads. */
+struct admin_api {
+	char *instance, *version;
+	struct admin_backend backend;
+	struct process_stats_reader process;
+	uint64_t started_ns; /* CLOCK_MONOTONIC */
+};
+
+/* 0 or -ENOMEM. Opens what reading needs, so that it works on without file access. */
+int admin_api_init(struct admin_api *api, const struct admin_opts *opts);
+void admin_api_fini(struct admin_api *api);
+
+struct admin_request {
+	struct admin_query query;
+	struct ucred peer; /* who asks, on the Unix socket */
+};
+
+struct admin_path {
+	const char *path;
+	bool post;       /* POST, else GET and HEAD */
+	bool local_only; /* on the Unix socket only */
+	bool any_query;  /* parameters are ignored: probes and scrapers add their own */
+	unsigned keys;   /* enum admin_key */
+	/* Returns the HTTP status and a response, or NULL without memory. */
+	unsigned (*answer)(const struct admin_api *api, const struct admin_request *rq,
+		struct MHD_Response **ret);
+};
+
+/* NULL: no such path there. */
+const struct admin_path *admin_path_find(const char *path, bool local);
+
+/* {"error": message} with the given status. */
+unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret);
+
+#endif

@@ -1,0 +1,434 @@
+#include "ops/gateway.h"
+#include "ops/gateway_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "keeper/channel.h"
+#include "net/link.h"
+#include "ops/schedline.h"
+
+enum {
+	DRAIN_GRACE_MS = 2000, /* after drain.period and close_timeout, whoever is left is cut */
+	TICK_MS = 50,
+};
+
+static const char *const *strings(const struct config_strings *s)
+{
+	return s->n ? (const char *const *)s->item : NULL;
+}
+
+/* Translates the configuration into the net layer's terms. */
+static int translate(struct gateway *g)
+{
+	const struct config *cfg = g->cfg;
+
+	g->listeners = calloc(cfg->n_listeners, sizeof *g->listeners);
+	g->limits = calloc(cfg->n_routes, sizeof *g->limits);
+	g->routes = calloc(cfg->n_routes, sizeof *g->routes);
+	if (!g->listeners || !g->limits || !g->routes)
+		return -ENOMEM;
+	for (unsigned i = 0; i < cfg->n_listeners; i++) {
+		const struct config_listener *l = &cfg->listeners[i];
+		struct conn_prefix *from =
+			calloc(l->n_proxy_from ? l->n_proxy_from : 1, sizeof *from);
+
+		if (!from)
+			return -ENOMEM;
+		for (unsigned k = 0; k < l->n_proxy_from; k++)
+			from[k] = (struct conn_prefix){l->proxy_from[k].addr, l->proxy_from[k].len};
+		g->listeners[i] = (struct conn_listener){
+			.name = l->name,
+			.protocol = l->protocol == CONFIG_RAW ? CONN_RAW : CONN_WEBSOCKET,
+			.health_path = l->health_path && *l->health_path ? l->health_path : NULL,
+			.ipv6 = l->address.addr.ss_family == AF_INET6,
+			.proxy_protocol = l->proxy_protocol,
+			.proxy_from = from,
+			.n_proxy_from = l->n_proxy_from,
+		};
+	}
+	for (unsigned i = 0; i < cfg->n_routes; i++) {
+		const struct config_route *r = &cfg->routes[i];
+
+		g->limits[i] = (struct conn_limits){
+			.message_max = r->max_message_bytes,
+			.heartbeat_ms = r->heartbeat_ms,
+			.heartbeat_jitter_percent = r->heartbeat_jitter_percent,
+			.heartbeat_missed = r->heartbeat_missed,
+			.idle_timeout_ms = r->idle_timeout_ms,
+			.pings_per_minute = r->client_pings_per_minute,
+			.out_queue_bytes = r->out_queue_bytes,
+			.write_timeout_ms = r->write_timeout_ms,
+			.name = r->path,
+			.upstream = r->upstream,
+		};
+		g->routes[i] = (struct route){
+			.listener = r->listener_index,
+			.host = r->host,
+			.path = r->path,
+			.origins = strings(&r->origins),
+			.n_origins = r->origins.n,
+			.subprotocols = strings(&r->subprotocols),
+			.n_subprotocols = r->subprotocols.n,
+			.upstream = (unsigned)(r->upstream_index + 1),
+		};
+	}
+	g->conn = (struct conn_opts){
+		.listeners = g->listeners,
+		.n_listeners = cfg->n_listeners,
+		.limits = g->limits,
+		.n_routes = cfg->n_routes,
+		.http = {cfg->handshake_head_bytes, cfg->handshake_head_bytes / 2,
+			cfg->handshake_headers},
+		.handshake_timeout_ms = cfg->handshake_timeout_ms,
+		.close_timeout_ms = cfg->close_timeout_ms,
+		.buffer_cap_bytes = cfg->buffer_cap_bytes,
+	};
+	return 0;
+}
+
+/* What the keeper hands over before CHANNEL_GO. */
+struct handover {
+	int admin_tcp, admin_unix;
+	uid_t owner; /* of the admin socket: may use it besides root */
+	int *fds;    /* [worker * n_listeners + listener] */
+	unsigned n_workers, n_listeners;
+	uint32_t epoch;
+};
+
+static int take_listener(struct handover *h, const struct channel_record *rec, int fd)
+{
+	unsigned need = rec->sub + 1;
+
+	if (rec->index >= h->n_listeners || rec->sub >= STATS_WORKERS_MAX || fd < 0)
+		return -EBADMSG;
+	if (need > h->n_workers) {
+		int *fds = realloc(h->fds, need * h->n_listeners * sizeof *fds);
+
+		if (!fds)
+			return -ENOMEM;
+		for (unsigned i = h->n_workers * h->n_listeners; i < need * h->n_listeners; i++)
+			fds[i] = -1;
+		h->fds = fds;
+		h->n_workers = need;
+	}
+	h->fds[rec->sub * h->n_listeners + rec->index] = fd;
+	return 0;
+}
+
+static bool handover_complete(const struct handover *h)
+{
+	for (unsigned i = 0; i < h->n_workers * h->n_listeners; i++)
+		if (h->fds[i] < 0)
+			return false;
+	return h->n_workers > 0;
+}
+
+static int receive_handover(int channel, struct handover *h)
+{
+	for (;;) {
+		struct channel_record rec;
+		int fd = -1, err = channel_recv(channel, &rec, &fd);
+
+		if (err == 0)
+			return -EPIPE;
+		if (err < 0)
+			return err;
+		switch ((enum channel_kind)rec.kind) {
+		case CHANNEL_LISTENER:
+			err = take_listener(h, &rec, fd);
+			if (err)
+				return err;
+			break;
+		case CHANNEL_ADMIN_TCP:
+			h->admin_tcp = fd;
+			break;
+		case CHANNEL_ADMIN_UNIX:
+			h->admin_unix = fd;
+			h->owner = rec.index;
+			break;
+		case CHANNEL_GO:
+			h->epoch = rec.index;
+			return handover_complete(h) ? 0 : -EBADMSG;
+		case CHANNEL_STOP:
+		case CHANNEL_DRAIN:
+			return -ECANCELED;
+		default:
+			return -EBADMSG;
+		}
+	}
+}
+
+static void post_all(struct gateway *g, enum gateway_mail kind)
+{
+	struct timespec nap = {0, 1000000};
+
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		struct mailbox_msg msg = {.kind = kind};
+
+		while (g->workers[i].w && worker_post(g->workers[i].w, &msg, NULL))
+			nanosleep(&nap, NULL);
+	}
+}
+
+static const struct tg_worker_stats *backend_stats(void *ctx, unsigned worker)
+{
+	struct gateway *g = ctx;
+
+	return &g->stats[worker];
+}
+
+/* The keeper orders the drain: it has listeners of its own to close, and must not start another
+ * gateway. */
+static int backend_drain(void *ctx)
+{
+	struct gateway *g = ctx;
+	struct channel_record rec = {.kind = CHANNEL_DRAIN};
+
+	return channel_send(g->channel, &rec, -1);
+}
+
+static bool backend_ready(void *ctx, const char **ret_why_not)
+{
+	struct gateway *g = ctx;
+
+	if (atomic_load(&g->draining)) {
+		*ret_why_not = "draining";
+		return false;
+	}
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		for (size_t k = 0; k < g->workers[i].n_upstreams; k++) {
+			if (!upstream_link_up(g->workers[i].upstreams[k])) {
+				*ret_why_not = "an upstream has no link up";
+				return false;
+			}
+		}
+	}
+	return true;
+}
+
+static uint64_t connections(const struct gateway *g)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < g->n_workers; i++)
+		n += g->stats[i].connections;
+	return n;
+}
+
+/* Two copies of the workers' counters: what is counted while a line is written belongs to the next
+ * one. */
+struct snapshots {
+	struct tg_worker_stats *before, *now;
+	uint64_t before_ns;
+};
+
+static int snapshots_init(struct snapshots *s, const struct gateway *g)
+{
+	size_t bytes = g->n_workers * sizeof *g->stats;
+
+	s->before = aligned_alloc(64, bytes);
+	s->now = aligned_alloc(64, bytes);
+	if (!s->before || !s->now)
+		return -ENOMEM;
+	memcpy(s->before, g->stats, bytes);
+	s->before_ns = worker_clock_ns();
+	return 0;
+}
+
+static void snapshots_fini(struct snapshots *s)
+{
+	free(s->before);
+	free(s->now);
+}
+
+/* Logs the scheduler line when it is due. */
+static void scheduler_line(const struct gateway *g, struct snapshots *s)
+{
+	uint64_t now_ns = worker_clock_ns();
+	struct tg_worker_stats *swap;
+	char line[SCHEDLINE_MAX];
+
+	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
+		return;
+	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
+	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns);
+	log_line("sched", "%s", line);
+	swap = s->before;
+	s->before = s->now;
+	s->now = swap;
+	s->before_ns = now_ns;
+}
+
+/* Says, once until the worker accepts again, that it is full earlier than configured. */
+static void report_rings(struct gateway *g)
+{
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		struct gateway_worker *gw = &g->workers[i];
+		int err = atomic_exchange(&gw->w->ring_error, 0);
+
+		if (gw->stats->accepting)
+			gw->ring_error_said = 0;
+		if (!err || err == gw->ring_error_said)
+			continue;
+		gw->ring_error_said = err;
+		log_warn("worker",
+			"worker %u cannot add a ring to its %u: %s; further clients wait in the "
+			"backlog until others leave%s",
+			i, (unsigned)gw->stats->rings, strerror(err),
+			err == ENOMEM ? " (is RLIMIT_MEMLOCK too small?)" : "");
+	}
+}
+
+/* Until the workers are to end. True: after a drain or an order; false: the keeper is gone. */
+static bool supervise(struct gateway *g, int channel)
+{
+	struct snapshots snap = {0};
+	bool stop = false, orphan = false, lines;
+	uint64_t drain_end_ns = 0;
+
+	lines = g->cfg->log_interval_ms && snapshots_init(&snap, g) == 0;
+	while (!stop) {
+		struct pollfd pfd = {.fd = channel, .events = POLLIN};
+		struct channel_record rec;
+		int fd = -1;
+
+		if (poll(&pfd, 1, TICK_MS) > 0) {
+			int got = channel_recv(channel, &rec, &fd);
+
+			if (fd >= 0)
+				close(fd);
+			orphan = got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR);
+			stop = orphan || (got > 0 && rec.kind == CHANNEL_STOP);
+			if (got > 0 && rec.kind == CHANNEL_DRAIN)
+				atomic_store(&g->draining, true);
+		}
+		if (atomic_load(&g->draining) && !drain_end_ns) {
+			uint64_t ms = (uint64_t)g->cfg->drain_period_ms + g->cfg->close_timeout_ms +
+				      DRAIN_GRACE_MS;
+
+			log_info("gateway", "draining %llu connections over %u ms",
+				(unsigned long long)connections(g), g->cfg->drain_period_ms);
+			drain_end_ns = worker_clock_ns() + ms * 1000000;
+			post_all(g, MAIL_DRAIN);
+		}
+		if (drain_end_ns && (!connections(g) || worker_clock_ns() > drain_end_ns))
+			stop = true;
+		report_rings(g);
+		if (lines)
+			scheduler_line(g, &snap);
+	}
+	snapshots_fini(&snap);
+	return !orphan;
+}
+
+static void destroy(struct gateway *g, struct handover *h)
+{
+	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
+		if (g->workers[i].w)
+			worker_join(g->workers[i].w);
+	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
+		worker_destroy(g->workers[i].w);
+	for (unsigned i = 0; i < h->n_workers * h->n_listeners; i++)
+		if (h->fds[i] >= 0)
+			close(h->fds[i]);
+	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
+		free((void *)g->listeners[i].proxy_from);
+	free(h->fds);
+	free(g->workers);
+	free(g->stats);
+	free(g->listeners);
+	free(g->limits);
+	free(g->routes);
+}
+
+static int fail(int channel, const char *what, int err)
+{
+	struct channel_record rec = {.kind = CHANNEL_FAILED};
+
+	snprintf(rec.text, sizeof rec.text, "%s: %s", what, strerror(-err));
+	channel_send(channel, &rec, -1);
+	return 1;
+}
+
+static int start_admin(struct gateway *g, const struct handover *h, struct admin **ret)
+{
+	struct admin_opts opts = {
+		.listen_fd = h->admin_tcp,
+		.socket_fd = h->admin_unix,
+		.allowed_uid = h->owner,
+		.instance = g->cfg->instance,
+		.version = TG_VERSION,
+		.backend =
+			{
+				.ctx = g,
+				.n_workers = g->n_workers,
+				.stats = backend_stats,
+				.conns = gateway_conns,
+				.links = gateway_links,
+				.kick = gateway_kick,
+				.drain = backend_drain,
+				.ready = backend_ready,
+			},
+	};
+
+	return admin_start(&opts, ret);
+}
+
+/* libcrypto initialises itself at first use, and reads its configuration file then: not in the
+ * middle of a storm. */
+static void warm_up(void)
+{
+	static const char key[] = "AAAAAAAAAAAAAAAAAAAAAA==";
+	char accept[HTTP_ACCEPT_LEN + 1];
+
+	http_accept_key((struct http_str){key, sizeof key - 1}, accept);
+}
+
+int gateway_run(const struct config *cfg, int channel_fd)
+{
+	struct gateway g = {.cfg = cfg, .channel = channel_fd};
+	struct handover h = {.admin_tcp = -1, .admin_unix = -1, .n_listeners = cfg->n_listeners};
+	struct channel_record ready = {.kind = CHANNEL_READY};
+	struct admin *admin = NULL;
+	int err, status = 0;
+
+	warm_up();
+
+	err = receive_handover(channel_fd, &h);
+	if (err == -ECANCELED || err == -EPIPE)
+		goto out;
+	if (err) {
+		status = fail(channel_fd, "handover", err);
+		goto out;
+	}
+	g.ids.epoch = h.epoch;
+	err = translate(&g);
+	if (!err)
+		err = gateway_workers_create(&g, h.fds, h.n_workers);
+	if (err) {
+		status = fail(channel_fd, "workers", err);
+		goto out_workers;
+	}
+	err = start_admin(&g, &h, &admin);
+	if (err) {
+		status = fail(channel_fd, "admin", err);
+		goto out_workers;
+	}
+	ready.sub = g.n_workers;
+	channel_send(channel_fd, &ready, -1);
+	if (!supervise(&g, channel_fd))
+		log_warn("gateway", "the keeper is gone; ending");
+	admin_stop(admin);
+out_workers:
+	post_all(&g, MAIL_STOP);
+out:
+	destroy(&g, &h);
+	close(channel_fd);
+	return status;
+}

@@ -1,0 +1,74 @@
+/* Shared by the files of ops/gateway*.c only. */
+#ifndef TIDEGATE_OPS_GATEWAY_INTERNAL_H
+#define TIDEGATE_OPS_GATEWAY_INTERNAL_H
+
+#include "app/session.h"
+#include "core/job.h"
+#include "net/listener.h"
+#include "ops/admin.h"
+#include "ops/config.h"
+
+/* Messages to workers. */
+enum gateway_mail {
+	MAIL_DRAIN,
+	MAIL_STOP,
+	MAIL_QUERY, /* ptr: struct query */
+};
+
+struct query;
+
+/* Everything of one worker. */
+struct gateway_worker {
+	struct gateway *gateway;
+	struct worker *w;
+	struct net net;
+	struct sessions sessions;
+	struct tg_worker_stats *stats;
+	int *listener_fds;
+	struct upstream **upstreams;
+	size_t n_upstreams;
+	struct job drain;
+	uint64_t drain_cursor;
+	unsigned drain_slots, drain_walked; /* at its begin; of them, those looked at */
+	uint32_t drain_begin_ms;
+	struct job query_job;
+	struct query_task *queries; /* FIFO */
+	int ring_error_said;        /* main thread: the last ring_error that was logged */
+};
+
+struct gateway {
+	const struct config *cfg;
+	int channel; /* to the keeper */
+	unsigned n_workers;
+	struct gateway_worker *workers;
+	struct tg_worker_stats *stats;
+
+	/* What the net layer sees of the configuration. */
+	struct conn_listener *listeners;
+	struct conn_limits *limits;
+	struct route *routes;
+	struct conn_opts conn;
+	struct session_ids ids;
+
+	_Atomic bool draining;
+};
+
+/* gateway_worker.c: creates and starts the workers; fds[worker * listeners + listener] are their
+ * listening sockets. What was created stays in g, also on failure. In the main thread. */
+int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
+
+/* gateway_drain.c: closes the sessions of a worker with 1001, spread over the drain period. In the
+ * worker. */
+void gateway_drain_start(struct gateway_worker *gw);
+
+/* gateway_query.c: questions from admin threads that the workers answer. */
+void gateway_query_init(struct gateway_worker *gw);
+void gateway_query_mail(struct gateway_worker *gw, struct query *q);
+/* Drops what is unanswered. In the worker, at its end. */
+void gateway_query_stop(struct gateway_worker *gw);
+int gateway_conns(void *ctx, const struct conns_query *q, struct conn_info **ret, size_t *ret_n,
+	size_t *ret_matched);
+int gateway_links(void *ctx, struct link_info **ret, size_t *ret_n);
+int gateway_kick(void *ctx, const struct kick_query *q, size_t *ret_kicked);
+
+#endif

@@ -1,0 +1,115 @@
+#include "ops/schedline.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Scales v by thousands to at most three digits. The limits are those at which printing would round
+ * up to a digit more: 999.5 to "1000", 9.95 to "10.0". */
+static char *scaled(char out[HUMAN_MAX], double v, const char *const *units, unsigned n_units)
+{
+	unsigned unit = 0;
+
+	while (v >= 999.5 && unit + 1 < n_units) {
+		v /= 1000;
+		unit++;
+	}
+	/* The last unit takes what is left: the clamp keeps 2^64 of anything within HUMAN_MAX. */
+	if (v > 1e15)
+		v = 1e15;
+	if (v >= 9.95) {
+		snprintf(out, HUMAN_MAX, "%.0f%s", v, units[unit]);
+		return out;
+	}
+	unsigned tenths = (unsigned)(v * 10 + 0.5);
+	if (tenths % 10)
+		snprintf(out, HUMAN_MAX, "%u.%u%s", tenths / 10, tenths % 10, units[unit]);
+	else
+		snprintf(out, HUMAN_MAX, "%u%s", tenths / 10, units[unit]);
+	return out;
+}
+
+char *human_count(char out[HUMAN_MAX], double v)
+{
+	static const char *const units[] = {"", "k", "M", "G"};
+
+	return scaled(out, v > 0 ? v : 0, units, sizeof(units) / sizeof(units[0]));
+}
+
+char *human_delay_us(char out[HUMAN_MAX], uint64_t us)
+{
+	static const char *const units[] = {"us", "ms", "s"};
+
+	return scaled(out, (double)us, units, sizeof(units) / sizeof(units[0]));
+}
+
+static uint64_t grown(uint64_t now, uint64_t before)
+{
+	return now > before ? now - before : 0;
+}
+
+static uint64_t closes(const struct tg_worker_stats *s)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < CLOSE_REASONS; i++)
+		sum += s->closes[i];
+	return sum;
+}
+
+static uint64_t dropped(const struct tg_worker_stats *s)
+{
+	return s->link_messages_lost + s->link_buffer_refused;
+}
+
+struct interval {
+	uint64_t delay_p99_us, runnable, conns;
+	uint64_t accepts, closes, refused, forced_yields, dropped;
+};
+
+static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
+	const struct tg_worker_stats *before)
+{
+	struct hist delay;
+	hist_diff(&delay, &now->run_delay_us, &before->run_delay_us);
+	uint64_t p99 = hist_quantile(&delay, 0.99);
+	if (p99 > iv->delay_p99_us)
+		iv->delay_p99_us = p99;
+
+	iv->runnable += now->runnable;
+	iv->conns += now->connections;
+	iv->accepts += grown(now->accepts, before->accepts);
+	iv->closes += grown(closes(now), closes(before));
+	iv->refused += grown(now->refused_full, before->refused_full);
+	iv->forced_yields += grown(now->forced_yields, before->forced_yields);
+	iv->dropped += grown(dropped(now), dropped(before));
+}
+
+size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
+	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns)
+{
+	assert(interval_ns > 0);
+	struct interval iv = {0};
+	for (unsigned i = 0; i < n_workers; i++)
+		add_worker(&iv, &now[i], &before[i]);
+
+	double per_s = 1e9 / (double)interval_ns;
+	char delay[HUMAN_MAX], runnable[HUMAN_MAX], accepts[HUMAN_MAX], closed[HUMAN_MAX];
+	char conns[HUMAN_MAX], admitted[HUMAN_MAX], refused[HUMAN_MAX], yields[HUMAN_MAX];
+	char drops[HUMAN_MAX];
+
+	/* There is no kernel-side gate to shut yet: what was accepted was admitted. */
+	int n = snprintf(out, SCHEDLINE_MAX,
+		"sched_poll_delay_p99=%s runnable_tasks=%s accepts=%s/s closes=%s/s conns=%s "
+		"gate=open "
+		"admitted=%s refused=%s forced_yields=%s dropped=%s",
+		human_delay_us(delay, iv.delay_p99_us), human_count(runnable, (double)iv.runnable),
+		human_count(accepts, (double)iv.accepts * per_s),
+		human_count(closed, (double)iv.closes * per_s),
+		human_count(conns, (double)iv.conns), human_count(admitted, (double)iv.accepts),
+		human_count(refused, (double)iv.refused),
+		human_count(yields, (double)iv.forced_yields),
+		human_count(drops, (double)iv.dropped));
+	assert(n > 0 && n < SCHEDLINE_MAX);
+	return (size_t)n;
+}

@@ -1,0 +1,43 @@
+/* The scheduler line: how the gateway's scheduling was over the last interval, in one log line.
+ *
+ *     sched_poll_delay_p99=37ms runnable_tasks=182k accepts=9k/s closes=8.7k/s conns=1.8M
+ *     gate=open admitted=90k refused=0 forced_yields=212 dropped=0
+ *
+ * The keys and their order are fixed, others read them. Pure: any thread, no clock, no allocation.
+ * The caller keeps one copy of every worker's counters from the last time and takes a new one.
+ */
+#ifndef TIDEGATE_OPS_SCHEDLINE_H
+#define TIDEGATE_OPS_SCHEDLINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/stats.h"
+
+enum {
+	SCHEDLINE_MAX = 384, /* the longest line there can be, with its NUL */
+	HUMAN_MAX = 24,      /* the longest text of human_count and human_delay_us, with its NUL */
+};
+
+/* Writes the line, without a newline, into out; returns its length. `now` and `before` hold
+ * n_workers copies each, `before` taken interval_ns (> 0) earlier; a counter that went backwards
+ * counts as unchanged.
+ *
+ *   sched_poll_delay_p99  of the interval, of the worker where it is greatest
+ *   runnable_tasks, conns levels now, summed over the workers
+ *   accepts, closes       per second
+ *   admitted, refused     connections accepted, and those closed at once for want of a slot
+ *   forced_yields         turns
+ *   dropped               client messages that were lost with a link or found its buffer full
+ */
+size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
+	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns);
+
+/* "7", "999", "8.7k", "182k", "1.8M", "3G": one decimal below 10 unless it is 0, none above.
+ * Returns out. */
+char *human_count(char out[HUMAN_MAX], double v);
+
+/* Microseconds as "0us", "850us", "3.2ms", "37ms", "1.2s", "90s". Returns out. */
+char *human_delay_us(char out[HUMAN_MAX], uint64_t us);
+
+#endif

@@ -1,0 +1,266 @@
+#!/bin/bash
+# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness]...
+#
+# The server has one CPU to itself, the load generator another. What is compared is run in pairs, in turn and with the
+# order changing, and the median of the pairs' ratios counts, since a machine's speed drifts. BENCH_ROUNDS (5) pairs of
+# BENCH_SECONDS (3) each. Exit status: 0, also when a figure misses its bar; 1 when something could not be measured.
+set -u -o pipefail
+
+[ $# -ge 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
+B=$1
+shift
+sections=${*:-echo memory fairness}
+rounds=${BENCH_ROUNDS:-5}
+seconds=${BENCH_SECONDS:-3}
+for s in $sections; do
+	case $s in
+	echo | memory | fairness) ;;
+	*) echo "bench: no section '$s'; there are echo, memory and fairness" >&2; exit 2 ;;
+	esac
+done
+
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/tidegate-bench.XXXXXX") || exit 1
+chmod 755 "$tmp" # the gateway gives up root
+failed=0
+gateway='' gateway_child='' epoll=''
+
+stop() { # PID: asks, then insists
+	[ -n "$1" ] || return 0
+	kill "$1" 2>/dev/null
+	for _ in $(seq 50); do
+		kill -0 "$1" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -9 "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+}
+stop_all() {
+	stop "$gateway"
+	stop "$epoll"
+	gateway='' gateway_child='' epoll=''
+}
+trap 'stop_all; rm -rf "$tmp"' EXIT
+trap 'exit 1' INT TERM HUP
+
+unmeasured() {
+	echo "bench: could not be measured: $*" >&2
+	failed=1
+}
+
+# ---- machine ----
+
+cpus=$(taskset -pc $$ | sed 's/.*: //' | tr ',' '\n' | awk -F- '{ for (i = $1; i <= (NF > 1 ? $2 : $1); i++) print i }')
+server_cpu=$(echo "$cpus" | sed -n 1p)
+client_cpu=$(echo "$cpus" | sed -n 2p)
+[ -n "$client_cpu" ] || { echo "bench: needs two CPUs" >&2; exit 1; }
+ulimit -n "$(ulimit -Hn)"
+
+echo "machine: $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(echo "$cpus" | wc -l) CPUs," \
+	"$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo); Linux $(uname -r);" \
+	"$(ulimit -n) files; load $(cut -d' ' -f1-3 /proc/loadavg)"
+# Ahead of whatever else runs, where that is allowed: a busy server would share its CPU by the time slice.
+prio='' priority=ordinary
+nice -n -15 true 2>/dev/null && prio='nice -n -15' priority='nice -15'
+[ -z "$prio" ] || [ "$($prio nice)" = -15 ] || { prio='' priority=ordinary; }
+
+echo "server on CPU $server_cpu, load generator on CPU $client_cpu, priority $priority; $rounds rounds of $seconds s"
+
+ticks=$(head -1 /proc/stat)
+
+# ---- servers ----
+
+free_ports() { # N: as many unused ports of 127.0.0.1
+	python3 -c '
+import socket, sys
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(s.getsockname()[1] for s in held))' "$1"
+}
+
+start_gateway() {
+	local admin_port
+	read -r port admin_port <<<"$(free_ports 2)"
+	admin=http://127.0.0.1:$admin_port
+	cat >"$tmp/tidegate.yaml" <<-YAML
+		instance: bench
+		workers:
+		  count: 1
+		  pin: true
+		log:
+		  level: error
+		admin:
+		  listen: 127.0.0.1:$admin_port
+		  socket: $tmp/admin.sock
+		listeners:
+		  - name: bench
+		    address: 127.0.0.1:$port
+		    protocol: websocket
+		routes:
+		  - path: /echo
+		    upstream: echo
+	YAML
+	# shellcheck disable=SC2086
+	$prio taskset -c "$server_cpu" "$B/tidegate" -c "$tmp/tidegate.yaml" >"$tmp/tidegate.log" 2>&1 &
+	gateway=$!
+	gateway_url=ws://127.0.0.1:$port/echo
+	for _ in $(seq 100); do
+		if curl -fs -o /dev/null "$admin/readyz"; then
+			gateway_child=$(pgrep -P "$gateway" | tr '\n' ' ')
+			return 0
+		fi
+		kill -0 "$gateway" 2>/dev/null || break
+		sleep 0.1
+	done
+	unmeasured "the gateway did not start:"
+	tail -5 "$tmp/tidegate.log" >&2
+	return 1
+}
+
+start_epoll() {
+	# shellcheck disable=SC2086
+	$prio "$B/tests/support/epoll_echo" --port 0 --cpu "$server_cpu" >"$tmp/epoll.log" 2>&1 &
+	epoll=$!
+	for _ in $(seq 50); do
+		epoll_url=$(sed -n 's|^listening on \(.*\)$|ws://\1/echo|p' "$tmp/epoll.log")
+		[ -n "$epoll_url" ] && return 0
+		sleep 0.1
+	done
+	unmeasured "the epoll server did not start: $(cat "$tmp/epoll.log")"
+	return 1
+}
+
+# FILE COMMAND [OPTION]...: appends the JSON of one run to FILE, whatever its exit status; a run without one is an error.
+bench() {
+	local file=$1 out
+	shift
+	# shellcheck disable=SC2086
+	out=$($prio "$B/tidegate-bench" "$@" --pin "$client_cpu" --json --quiet 2>"$tmp/bench.err")
+	local status=$?
+	if [ "$status" -ne 0 ]; then
+		unmeasured "tidegate-bench $*: exit status $status; $(cat "$tmp/bench.err" -)" <<<"$(tail -1 <<<"$out" | cut -c1-400)"
+		return 1
+	fi
+	tail -1 <<<"$out" >>"$file"
+}
+
+gateway_pids() {
+	local p
+	for p in $gateway $gateway_child; do printf -- '--pid %s ' "$p"; done
+}
+
+# ---- figures ----
+
+# FILE EXPRESSION: median over the runs of FILE, `r` being a run's JSON. Two files: median over pairs, `r` and `s`.
+median() {
+	python3 -c '
+import json, statistics, sys
+*files, expression = sys.argv[1:]
+runs = [[json.loads(line) for line in open(f)] for f in files]
+print("%.4f" % statistics.median(eval(expression, dict(zip("rs", pair))) for pair in zip(*runs)))' "$@"
+}
+
+bar() { # VALUE LIMIT
+	awk -v v="$1" -v limit="$2" 'BEGIN { printf "%s (bar: <= %s)", v <= limit ? "meets" : "MISSES", limit }'
+}
+
+# ---- sections ----
+
+section_echo() {
+	local n i who order limit ratio g e
+	echo
+	echo "echo: 64 bytes, one message under way per connection; medians, and the median of the ratios"
+	printf '%12s  %14s %9s  %14s %9s  %6s\n' connections 'tidegate msg/s' 'us/msg' 'epoll msg/s' 'us/msg' 'ratio'
+	start_gateway || return
+	start_epoll || return
+	for n in 1 100 1000 10000; do
+		g=$tmp/echo.$n.gateway e=$tmp/echo.$n.epoll
+		for i in $(seq "$rounds"); do
+			order='gateway epoll'
+			[ $((i % 2)) -eq 0 ] && order='epoll gateway'
+			for who in $order; do
+				# shellcheck disable=SC2046
+				if [ "$who" = gateway ]; then
+					bench "$g" echo --url "$gateway_url" --connections "$n" --duration "$seconds" $(gateway_pids)
+				else
+					bench "$e" echo --url "$epoll_url" --connections "$n" --duration "$seconds" --pid "$epoll"
+				fi || return
+			done
+		done
+		limit=1.10
+		[ "$n" -ge 1000 ] && limit=0.75
+		ratio=$(median "$g" "$e" 'r["server"]["cpu_us_per_message"] / s["server"]["cpu_us_per_message"]')
+		printf '%12d  %14.0f %9.2f  %14.0f %9.2f  %6.2f  %s\n' "$n" \
+			"$(median "$g" 'r["messages_per_s"]')" "$(median "$g" 'r["server"]["cpu_us_per_message"]')" \
+			"$(median "$e" 'r["messages_per_s"]')" "$(median "$e" 'r["server"]["cpu_us_per_message"]')" \
+			"$ratio" "$(bar "$ratio" "$limit")"
+	done
+	stop_all
+}
+
+section_memory() {
+	local n f each missing
+	echo
+	echo "memory: idle WebSocket connections; growth of the daemon (both processes) from its start"
+	for n in 15000 100000; do
+		f=$tmp/hold.$n
+		start_gateway || return
+		# shellcheck disable=SC2046
+		bench "$f" hold --url "$gateway_url" --connections "$n" --max-errors "$n" --duration 5 $(gateway_pids) || return
+		each=$(median "$f" 'r["server"]["rss_bytes_per_connection"]')
+		printf '%12d  %.0f bytes a connection, %s\n' "$n" "$each" "$(bar "$each" 256)"
+		missing=$(median "$f" 'r["connections"] - r["held"]')
+		printf '%12s  %.0f held, %.0f not, %s; %.0f connects/s, %.1f %% CPU while held\n' '' \
+			"$(median "$f" 'r["held"]')" "$missing" "$(bar "$missing" 0)" "$(median "$f" 'r["connects_per_s"]')" \
+			"$(median "$f" 'r["server"]["hold_cpu_percent"]')"
+		printf '%12s  kernel, both ends: %.0f bytes of slab and %.0f of TCP memory a connection\n' '' \
+			"$(median "$f" 'r["kernel_slab_bytes_per_connection"]')" \
+			"$(median "$f" 'r["kernel_tcp_bytes_per_connection"]')"
+		stop_all
+	done
+}
+
+forced_yields() {
+	curl -fs "$admin/metrics" | awk '/^tidegate_forced_yields_total/ { sum += $NF } END { printf "%.0f", sum }'
+}
+
+section_fairness() {
+	local i hogs order before after ratio alone=$tmp/fair.alone hog=$tmp/fair.hog
+	echo
+	echo "fairness: 1,000 connections, 64 bytes, open loop at 20,000 messages/s, alone and beside one that pipelines" \
+		"1-byte messages without end"
+	start_gateway || return
+	before=$(forced_yields) || { unmeasured "no /metrics"; return; }
+	for i in $(seq "$rounds"); do
+		order='0 1'
+		[ $((i % 2)) -eq 0 ] && order='1 0'
+		for hogs in $order; do
+			# shellcheck disable=SC2046
+			bench "$([ "$hogs" = 1 ] && echo "$hog" || echo "$alone")" echo --url "$gateway_url" \
+				--connections 1000 --rate 20000 --hog "$hogs" --duration "$seconds" $(gateway_pids) || return
+		done
+	done
+	after=$(forced_yields) || { unmeasured "no /metrics"; return; }
+	ratio=$(median "$hog" "$alone" 'r["latency_us"]["p99"] / s["latency_us"]["p99"]')
+	printf '%12s  p50 %.0f us, p99 %.0f us\n' alone "$(median "$alone" 'r["latency_us"]["p50"]')" \
+		"$(median "$alone" 'r["latency_us"]["p99"]')"
+	printf '%12s  p50 %.0f us, p99 %.0f us; the hog: %.0f messages/s\n' 'beside it' \
+		"$(median "$hog" 'r["latency_us"]["p50"]')" "$(median "$hog" 'r["latency_us"]["p99"]')" \
+		"$(median "$hog" 'r["hog_messages_per_s"]')"
+	printf '%12s  p99 x %.2f, %s; %s forced yields, %s\n' ratio "$ratio" "$(bar "$ratio" 2.0)" $((after - before)) \
+		"$([ "$after" -gt "$before" ] && echo meets || echo MISSES) (bar: > 0)"
+	stop_all
+}
+
+for s in $sections; do
+	case $s in
+	echo) section_echo ;;
+	memory) section_memory ;;
+	fairness) section_fairness ;;
+	esac
+	stop_all
+done
+
+# Ticks of all CPUs: other processes' work shows in the load above, a hypervisor's other guests only here.
+awk -v before="$ticks" '/^cpu / { split(before, b); for (i = 2; i <= 9; i++) all += $i - b[i];
+	printf "\nmeanwhile %.0f %% of CPU time was stolen by the hypervisor, %.0f %% idle\n",
+		100 * ($9 - b[9]) / all, 100 * ($5 - b[5]) / all }' /proc/stat
+exit $failed

@@ -63,6 +63,8 @@ static int translate(struct gateway *g)
 			.idle_timeout_ms = r->idle_timeout_ms,
 			.pings_per_minute = r->client_pings_per_minute,
 			.out_queue_bytes = r->out_queue_bytes,
+			.out_queue_messages = r->out_queue_messages,
+			.out_policy = (enum out_policy)r->out_policy,
 			.write_timeout_ms = r->write_timeout_ms,
 			.name = r->path,
 			.upstream = r->upstream,
@@ -88,6 +90,7 @@ static int translate(struct gateway *g)
 		.handshake_timeout_ms = cfg->handshake_timeout_ms,
 		.close_timeout_ms = cfg->close_timeout_ms,
 		.buffer_cap_bytes = cfg->buffer_cap_bytes,
+		.buffer_total_bytes = cfg->buffer_total_bytes,
 	};
 	return 0;
 }

@@ -219,6 +219,8 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 	g->stats = aligned_alloc(64, g->n_workers * sizeof *g->stats);
 	if (!g->workers || !g->stats)
 		return -ENOMEM;
+	g->conn.workers = g->stats;
+	g->conn.n_workers = n_workers;
 	for (unsigned i = 0; i < g->n_workers; i++) {
 		struct gateway_worker *gw = &g->workers[i];
 		struct worker_opts opts = {

@@ -81,8 +81,7 @@ bool outq_add(struct buf_pool *p, struct outq_item **tail, struct frame *f)
 
 	if (!it)
 		return false;
-	*it = (struct outq_item){
-		.frame = frame_ref(f), .len = f->len, .held = held, .messages = 1};
+	*it = (struct outq_item){.frame = frame_ref(f), .len = f->len, .held = held, .messages = 1};
 	append(tail, it);
 	return true;
 }

@@ -2,8 +2,8 @@
  *
  * Items hold bytes of their own (several small messages may share one) or refer to a frame that
  * stands in other queues as well. An item is dropped whole or not at all, and only while none of
- * its bytes has been handed to the kernel: never in the middle of a message. A queue is a pointer to
- * its last item, NULL when empty. No I/O; worker thread only.
+ * its bytes has been handed to the kernel: never in the middle of a message. A queue is a pointer
+ * to its last item, NULL when empty. No I/O; worker thread only.
  */
 #ifndef TIDEGATE_NET_OUTQ_H
 #define TIDEGATE_NET_OUTQ_H

@@ -14,8 +14,8 @@ void shed_init(struct net *n)
 	n->shed_looked_ms = n->w ? n->w->now_ms : 0;
 }
 
-/* The cap of all workers, seen from this one. True: the sum is above its high water, and this worker
- * has more than its share. */
+/* The cap of all workers, seen from this one. True: the sum is above its high water, and this
+ * worker has more than its share. */
 static bool look_at_total(struct net *n)
 {
 	uint64_t total = n->opts->buffer_total_bytes, sum = 0, left, cap;

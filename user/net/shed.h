@@ -1,8 +1,8 @@
 /* What happens when memory for out queues runs short, in this order:
  *
- *   1. Above 15/16 of the worker's cap (high water) no backlog grows: a message to a connection that
- *      has one is dropped, by the route's policy; under `disconnect` its connection ends. Connections
- *      without a backlog go on, with small messages.
+ *   1. Above 15/16 of the worker's cap (high water) no backlog grows: a message to a connection
+ * that has one is dropped, by the route's policy; under `disconnect` its connection ends.
+ * Connections without a backlog go on, with small messages.
  *   2. Above high water as well, the connections whose sockets take nothing are cut, those with the
  *      most queued first, until 7/8 of the cap is not exceeded (close reason `shed`).
  *   3. New sessions are refused (503) while high water is exceeded.

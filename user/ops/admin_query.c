@@ -120,6 +120,14 @@ static const char *set_reason(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_slow(struct admin_query *q, const char *value)
+{
+	if (strcmp(value, "true") && strcmp(value, "false"))
+		return "must be true or false";
+	q->kick.which.slow = !strcmp(value, "true");
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	enum admin_key bit;
@@ -133,6 +141,7 @@ static const struct {
 	{"session", ADMIN_KEY_SESSION, set_session},
 	{"code", ADMIN_KEY_CODE, set_code},
 	{"reason", ADMIN_KEY_REASON, set_reason},
+	{"slow", ADMIN_KEY_SLOW, set_slow},
 };
 
 /* A stranger's key is shown cut and in ASCII. */

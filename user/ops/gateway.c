@@ -186,6 +186,17 @@ static const struct tg_worker_stats *backend_stats(void *ctx, unsigned worker)
 	return &g->stats[worker];
 }
 
+static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
+{
+	struct gateway *g = ctx;
+
+	*ret = (struct admin_route){
+		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
+	for (unsigned i = 0; i < g->n_workers; i++)
+		for (unsigned p = 0; p < OUT_POLICIES; p++)
+			ret->stats.dropped[p] += g->workers[i].net.route_stats[route].dropped[p];
+}
+
 /* The keeper orders the drain: it has listeners of its own to close, and must not start another
  * gateway. */
 static int backend_drain(void *ctx)
@@ -372,6 +383,8 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.ctx = g,
 				.n_workers = g->n_workers,
 				.stats = backend_stats,
+				.n_routes = g->cfg->n_routes,
+				.route = backend_route,
 				.conns = gateway_conns,
 				.links = gateway_links,
 				.kick = gateway_kick,

@@ -140,7 +140,7 @@ enum out_policy {
 	OUT_DISCONNECT,  /* the connection is closed, 1008 */
 	OUT_DROP_OLDEST, /* the oldest messages go */
 	OUT_DROP_NEWEST, /* it goes itself */
-	OUT_CONFLATE,    /* older messages of a topic that has a newer one queued; then the oldest */
+	OUT_CONFLATE, /* older messages of a topic that has a newer one queued; then the oldest */
 	OUT_POLICIES,
 };
 
@@ -183,8 +183,8 @@ struct conn_opts {
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
 	uint32_t close_timeout_ms;
-	uint64_t buffer_cap_bytes;   /* of one worker */
-	uint64_t buffer_total_bytes; /* of all workers together; 0: no such cap */
+	uint64_t buffer_cap_bytes;             /* of one worker */
+	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */
 	const struct tg_worker_stats *workers; /* of all workers, for buffer_total_bytes */
 	unsigned n_workers;
 };
@@ -240,7 +240,8 @@ struct net {
 	struct conn *flush_head, **flush_tail;
 	struct conn_aux *blocked; /* connections whose socket takes nothing now */
 	struct conn_route_stats *route_stats;
-	uint32_t shed_looked_ms;  /* net/shed.c */
+	uint32_t shed_looked_ms; /* net/shed.c, … */
+	bool shed_above_share;   /* … likewise */
 	struct conn *inflight[WORKER_RINGS_MAX];
 	struct conn_gather *gather;
 	unsigned gather_used;

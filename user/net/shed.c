@@ -11,26 +11,33 @@ enum {
 
 void shed_init(struct net *n)
 {
-	n->shed_looked_ms = n->w ? n->w->now_ms : 0;
+	n->shed_looked_ms = 0;
+	n->shed_above_share = false;
 }
 
-/* The cap of all workers, seen from this one. True: the sum is above its high water, and this
- * worker has more than its share. */
-static bool look_at_total(struct net *n)
+static uint64_t part(uint64_t of, unsigned eighths)
 {
-	uint64_t total = n->opts->buffer_total_bytes, sum = 0, left, cap;
+	return of / 8 * eighths;
+}
+
+/* The cap of all workers, seen from this one. */
+static void look_at_total(struct net *n)
+{
+	uint64_t total = n->opts->buffer_total_bytes, sum = n->bufs.bytes, left, cap;
 	unsigned workers = n->opts->n_workers;
 
-	if (!total)
-		return false;
 	for (unsigned i = 0; i < workers; i++)
-		sum += __atomic_load_n(&n->opts->workers[i].heap_bytes, __ATOMIC_RELAXED);
-	cap = n->opts->buffer_cap_bytes;
+		if (i != n->w->id)
+			sum += __atomic_load_n(&n->opts->workers[i].heap_bytes, __ATOMIC_RELAXED);
 	left = total > sum ? total - sum : 0;
-	if (sum > total / 2 && n->bufs.bytes + left / workers < cap)
-		cap = n->bufs.bytes + left / workers;
-	n->bufs.cap_bytes = cap;
-	return sum > total - total / 16 && n->bufs.bytes > total / workers;
+	cap = n->bufs.bytes + left / workers;
+	n->bufs.cap_bytes = cap < n->opts->buffer_cap_bytes ? cap : n->opts->buffer_cap_bytes;
+	n->shed_above_share = sum > part(total, 7) && n->bufs.bytes > part(total / workers, 7);
+}
+
+bool shed_short(const struct net *n)
+{
+	return n->shed_above_share || n->bufs.bytes > part(n->opts->buffer_cap_bytes, 7);
 }
 
 /* Cuts the blocked connections that hold at least half of what the greatest of them does. */
@@ -54,16 +61,15 @@ static void cut(struct net *n, uint64_t until_bytes)
 void shed_turn(struct net *n)
 {
 	uint64_t cap = n->opts->buffer_cap_bytes;
-	bool above_share = false;
 
-	if (n->w->now_ms != n->shed_looked_ms) {
+	if (n->opts->buffer_total_bytes && n->w->now_ms != n->shed_looked_ms) {
 		n->shed_looked_ms = n->w->now_ms;
-		above_share = look_at_total(n);
+		look_at_total(n);
 	}
 	if (!n->blocked)
 		return;
-	if (n->bufs.bytes > cap - cap / 16)
-		cut(n, cap - cap / 8);
-	else if (above_share)
-		cut(n, n->opts->buffer_total_bytes / n->opts->n_workers / 8 * 7);
+	if (n->bufs.bytes > part(cap, 7))
+		cut(n, part(cap, 6));
+	else if (n->shed_above_share)
+		cut(n, part(n->opts->buffer_total_bytes / n->opts->n_workers, 6));
 }

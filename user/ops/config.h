@@ -125,6 +125,7 @@ struct config {
 	uint32_t turn_us;           /* workers.turn, 200us */
 	unsigned turn_frames;       /* workers.turn_frames, 64 */
 	uint32_t slice_us; /* workers.slice, 2ms: run-queue time between two looks at the rings */
+	uint32_t batch_wait_us; /* workers.batch_wait, 50us; 0: off */
 	uint64_t buffer_cap_bytes; /* workers.buffer_cap, 1GiB per worker: out queues and partial
 				      messages */
 	uint64_t buffer_total_bytes; /* workers.buffer_total, 0 (none): of all workers together */

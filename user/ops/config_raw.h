@@ -47,6 +47,7 @@ enum config_rule_flags {
 	X(workers, turn, turn_us, US, 0, "200us", 10, 100000)                                      \
 	X(workers, turn_frames, turn_frames, NUMBER, 0, "64", 1, 65536)                            \
 	X(workers, slice, slice_us, US, 0, "2ms", 100, 1000000)                                    \
+	X(workers, batch_wait, batch_wait_us, US, ZERO, "50us", 1, 10000)                          \
 	X(workers, buffer_cap, buffer_cap_bytes, BYTES, 0, "1GiB", CONFIG_MIB, 1024 * CONFIG_GIB)  \
 	X(workers, buffer_total, buffer_total_bytes, BYTES, ZERO, "0", CONFIG_MIB,                 \
 		1024 * CONFIG_GIB)

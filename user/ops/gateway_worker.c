@@ -237,6 +237,7 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 			.slice_us = cfg->slice_us,
 			.turn_us = cfg->turn_us,
 			.turn_frames = cfg->turn_frames,
+			.batch_wait_us = cfg->batch_wait_us,
 			.net = &gw->net,
 		};
 		int err;

@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
-LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib
+LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libjwt libcrypto libcap-ng zlib
 
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter

@@ -121,6 +121,7 @@ static int on_start(struct worker *w)
 			.upstreams = gw->upstreams,
 			.n_upstreams = gw->n_upstreams,
 			.ids = &g->ids,
+			.auth = g->auth,
 		});
 	gateway_query_init(gw);
 	return 0;
@@ -147,6 +148,12 @@ static void on_mail(struct worker *w, const struct mailbox_msg *msg)
 	case MAIL_QUERY:
 		gateway_query_mail(gw, msg->ptr);
 		break;
+	case MAIL_CRYPTO:
+		crypto_done(msg->ptr);
+		break;
+	case MAIL_KEYS:
+		auth_keys_swap(&gw->sessions.auth, msg->ptr);
+		break;
 	}
 }
 
@@ -156,13 +163,14 @@ static void on_stop(struct worker *w)
 	struct mailbox_msg msg;
 
 	while (mailbox_pop(w->mailbox, &msg))
-		if (msg.kind == MAIL_QUERY)
-			gateway_query_mail(gw, msg.ptr);
+		if (msg.kind == MAIL_QUERY || msg.kind == MAIL_CRYPTO || msg.kind == MAIL_KEYS)
+			on_mail(w, &msg);
 	gateway_query_stop(gw);
 	conn_net_close_all(&gw->net);
 	for (size_t i = 0; i < gw->n_upstreams; i++)
 		gw->upstreams[i]->ops->destroy(gw->upstreams[i]);
 	free(gw->upstreams);
+	sessions_fini(&gw->sessions);
 	listener_fini(&gw->net);
 	conn_net_fini(&gw->net);
 }

@@ -12,6 +12,7 @@
 #include "http_client.h"
 #include "show.h"
 #include "table.h"
+#include "token.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -28,15 +29,19 @@ enum parameter {
 	CODE,
 	REASON,
 	SLOW,
+	SECRET_FILE,
+	SUBJECT,
+	EXPIRES,
 	PARAMETERS,
 };
 
 static const char *const parameter_names[PARAMETERS] = {
-	"limit", "route", "listener", "peer", "session", "code", "reason", "slow"};
+	"limit", "route", "listener", "peer", "session", "code", "reason", "slow",
+	"secret-file", "subject", "expires"};
 
 struct command {
 	const char *name, *usage, *summary, *help;
-	const char *method, *path;
+	const char *method, *path; /* NULL: nothing is asked of a gateway */
 	unsigned takes; /* bits: 1 << enum parameter */
 	bool (*show)(const json_t *answer);
 };
@@ -110,6 +115,16 @@ static const struct command commands[] = {
 		.method = "POST",
 		.path = "/v1/drain",
 		.show = show_drain,
+	},
+	{
+		.name = "token",
+		.usage = " --secret-file FILE --subject TEXT --expires DURATION",
+		.summary = "make a token for routes of type token",
+		.help = "Asks no gateway.\n"
+			"  --secret-file FILE   one of the files in auth.secrets\n"
+			"  --subject TEXT       whom it is for, at most 256 bytes\n"
+			"  --expires DURATION   how long it is good: 90s, 15m, 1h\n",
+		.takes = 1 << SECRET_FILE | 1 << SUBJECT | 1 << EXPIRES,
 	},
 };
 
@@ -191,6 +206,9 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"code", required_argument, NULL, CODE},
 		{"reason", required_argument, NULL, REASON},
 		{"slow", no_argument, NULL, SLOW},
+		{"secret-file", required_argument, NULL, SECRET_FILE},
+		{"subject", required_argument, NULL, SUBJECT},
+		{"expires", required_argument, NULL, EXPIRES},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -247,6 +265,9 @@ static int check_options(const struct ctl *ctl)
 	if (!strcmp(ctl->command->name, "kick") &&
 		!ctl->parameter[SESSION] == !ctl->parameter[ROUTE])
 		return usage_error("kick needs either --session or --route");
+	if (!ctl->command->method && (!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
+					     !ctl->parameter[EXPIRES]))
+		return usage_error("token needs --secret-file, --subject and --expires");
 	return -1;
 }
 
@@ -373,6 +394,9 @@ int main(int argc, char **argv)
 	if (code >= 0)
 		return code;
 
+	if (!ctl.command->method)
+		return token_print(ctl.parameter[SECRET_FILE], ctl.parameter[SUBJECT],
+			ctl.parameter[EXPIRES], ctl.json);
 	char *path = socket_path(&ctl), *target = request_target(&ctl);
 	if (!path || !target) {
 		fputs("tidegatectl: out of memory\n", stderr);

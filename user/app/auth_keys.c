@@ -19,7 +19,7 @@ struct auth_keys {
 };
 
 /* An editor's newline is not part of a secret. */
-static size_t secret_len(const struct auth_file *f)
+size_t auth_secret_len(const struct auth_file *f)
 {
 	const char *p = f->data;
 	size_t len = f->len;
@@ -37,7 +37,7 @@ const char *auth_secret_check(const struct auth_file *file)
 		return "is larger than 64 KiB";
 	if (file->len && memmem(file->data, file->len, "-----BEGIN ", 11))
 		return "is a PEM file, not a secret";
-	if (secret_len(file) < TOKEN_SECRET_MIN)
+	if (auth_secret_len(file) < TOKEN_SECRET_MIN)
 		return "has fewer than 32 bytes";
 	return NULL;
 }
@@ -97,7 +97,7 @@ static unsigned char *copy(const void *data, size_t len)
 
 static int add_secret(struct auth_keys *k, const struct auth_file *f)
 {
-	size_t len = secret_len(f);
+	size_t len = auth_secret_len(f);
 	void *p = copy(f->data, len);
 
 	if (!p)
@@ -108,7 +108,7 @@ static int add_secret(struct auth_keys *k, const struct auth_file *f)
 
 static int add_key(struct auth_keys *k, const struct auth_key_spec *s, const struct auth_file *f)
 {
-	size_t len = s->algorithm == JWT_HS256 ? secret_len(f) : f->len;
+	size_t len = s->algorithm == JWT_HS256 ? auth_secret_len(f) : f->len;
 	void *p = copy(f->data, len);
 
 	if (!p)

@@ -43,6 +43,8 @@ struct auth_keys;
  * begins with a verb. A secret has at least TOKEN_SECRET_MIN bytes, one newline at the end not
  * counted. */
 const char *auth_secret_check(const struct auth_file *file);
+/* Without that newline. */
+size_t auth_secret_len(const struct auth_file *file);
 const char *auth_key_check(enum jwt_algorithm algorithm, const struct auth_file *file);
 
 /* files: first those of the n_secrets secrets, then those of the keys. One reference. 0; -EINVAL:

@@ -57,7 +57,8 @@ static struct upstream *ups[] = {&up};
 
 static const struct auth_policy jwt_policy = {.type = AUTH_JWT, .topics_all = true},
 				strict_policy = {.type = AUTH_JWT},
-				token_policy = {.type = AUTH_TOKEN, .topics_all = true, .refresh = true};
+				token_policy = {
+					.type = AUTH_TOKEN, .topics_all = true, .refresh = true};
 static const struct route routes[] = {
 	{.listener = -1, .path = "/open"},
 	{.listener = -1, .path = "/jwt", .auth = &jwt_policy},
@@ -70,7 +71,8 @@ static struct sessions sessions;
 static struct auth_keys *make_keys(const struct key_pair *pair)
 {
 	static const struct auth_key_spec specs[] = {{"rs", JWT_RS256}, {"hs", JWT_HS256}};
-	const struct auth_file files[] = {file_of(secret), file_of(pair->public_pem), file_of(secret)};
+	const struct auth_file files[] = {
+		file_of(secret), file_of(pair->public_pem), file_of(secret)};
 	struct auth_keys *k;
 	const char *why;
 	unsigned bad;
@@ -373,7 +375,8 @@ static void expect_may(const char *path, const char *token, struct may want)
 
 static void test_permissions_of_claims(void **state)
 {
-	const struct may all = {true, true, true, true, true}, none = {false, false, false, false, false},
+	const struct may all = {true, true, true, true, true},
+			 none = {false, false, false, false, false},
 			 some = {true, true, false, true, false};
 	char token[TOKEN_MAX + 1];
 

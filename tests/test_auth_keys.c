@@ -41,7 +41,8 @@ static void test_checks(void **state)
 	expect(JWT_ES256, rsa.public_pem, "is not an EC key");
 	expect(JWT_RS256, small.public_pem, "has fewer than 2048 bits");
 	expect(JWT_ES256, p384.public_pem, "is not of the curve P-256");
-	expect(JWT_RS256, rsa.private_pem, "holds a private key: the gateway needs the public one only");
+	expect(JWT_RS256, rsa.private_pem,
+		"holds a private key: the gateway needs the public one only");
 	/* The public key as a secret is how a forger would have it. */
 	expect(JWT_HS256, rsa.public_pem, "is a PEM file, not a secret");
 	expect(JWT_RS256, secret, "is not a public key in PEM");
@@ -58,9 +59,11 @@ static void test_secret_length(void **state)
 	static const struct {
 		const char *text;
 		size_t len;
-	} cases[] = {{"0123456789abcdef0123456789abcde", 0}, {"0123456789abcdef0123456789abcde\n", 0},
-		{"0123456789abcdef0123456789abcdef", 32}, {"0123456789abcdef0123456789abcdef\n", 32},
-		{"0123456789abcdef0123456789abcdef\r\n", 32}, {"0123456789abcdef0123456789abcdef\n\n", 33}};
+	} cases[] = {{"0123456789abcdef0123456789abcde", 0},
+		{"0123456789abcdef0123456789abcde\n", 0}, {"0123456789abcdef0123456789abcdef", 32},
+		{"0123456789abcdef0123456789abcdef\n", 32},
+		{"0123456789abcdef0123456789abcdef\r\n", 32},
+		{"0123456789abcdef0123456789abcdef\n\n", 33}};
 	char *big = calloc(1, AUTH_FILE_MAX + 1);
 
 	assert_non_null(big);
@@ -128,7 +131,8 @@ static void test_find(void **state)
 static void test_bad_file(void **state)
 {
 	static const struct auth_key_spec specs[] = {{"a", JWT_RS256}, {"b", JWT_ES256}};
-	struct auth_file files[] = {file_of(secret), file_of(rsa.public_pem), file_of(rsa.public_pem)};
+	struct auth_file files[] = {
+		file_of(secret), file_of(rsa.public_pem), file_of(rsa.public_pem)};
 	struct auth_keys *k = NULL;
 	const char *why = NULL;
 	unsigned bad = 99;

@@ -172,7 +172,8 @@ static void test_bad_options(void **state)
 	struct crypto *c = NULL;
 
 	assert_int_equal(crypto_create(&(struct crypto_opts){0, 8, 0}, &c), -EINVAL);
-	assert_int_equal(crypto_create(&(struct crypto_opts){CRYPTO_THREADS_MAX + 1, 8, 0}, &c), -EINVAL);
+	assert_int_equal(
+		crypto_create(&(struct crypto_opts){CRYPTO_THREADS_MAX + 1, 8, 0}, &c), -EINVAL);
 	assert_int_equal(crypto_create(&(struct crypto_opts){1, 7, 0}, &c), -EINVAL);
 	assert_null(c);
 	crypto_stop(NULL);

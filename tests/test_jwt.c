@@ -59,13 +59,15 @@ static void test_header(void **state)
 {
 	struct jwt_parts p;
 
-	assert_int_equal(parse("{\"alg\":\"RS256\",\"kid\":\"k1\"}", "{}", "c2ln", &p), AUTH_PASSED);
+	assert_int_equal(
+		parse("{\"alg\":\"RS256\",\"kid\":\"k1\"}", "{}", "c2ln", &p), AUTH_PASSED);
 	assert_int_equal(p.algorithm, JWT_RS256);
 	assert_true(p.has_kid);
 	assert_string_equal(p.kid, "k1");
 	assert_int_equal(p.payload_len, 3);
 	assert_memory_equal(p.payload, "e30", 3);
-	assert_int_equal(parse("{\"typ\":\"JWT\",\"alg\":\"ES256\"}", "{}", "c2ln", &p), AUTH_PASSED);
+	assert_int_equal(
+		parse("{\"typ\":\"JWT\",\"alg\":\"ES256\"}", "{}", "c2ln", &p), AUTH_PASSED);
 	assert_int_equal(p.algorithm, JWT_ES256);
 	assert_false(p.has_kid);
 	assert_int_equal(parse("{\"alg\":\"HS256\",\"kid\":\"\"}", "{}", "c2ln", &p), AUTH_PASSED);
@@ -75,8 +77,8 @@ static void test_header(void **state)
 
 static void test_other_algorithms(void **state)
 {
-	static const char *const names[] = {"none", "None", "HS384", "RS512", "PS256", "EdDSA", "rs256",
-		"RS256 ", "", "HS2560"};
+	static const char *const names[] = {"none", "None", "HS384", "RS512", "PS256", "EdDSA",
+		"rs256", "RS256 ", "", "HS2560"};
 	struct jwt_parts p;
 	char header[64];
 
@@ -92,9 +94,10 @@ static void test_other_algorithms(void **state)
 
 static void test_bad_headers(void **state)
 {
-	static const char *const headers[] = {"", "[]", "\"RS256\"", "{}", "{\"alg\":1}", "{\"alg\":null}",
-		"{\"alg\":\"RS256\",\"alg\":\"none\"}", "{\"alg\":\"RS256\"", "{\"alg\":\"RS256\"} x",
-		"{\"alg\":\"RS256\",\"kid\":1}", "{\"alg\":\"RS256\",\"crit\":[\"exp\"]}",
+	static const char *const headers[] = {"", "[]", "\"RS256\"", "{}", "{\"alg\":1}",
+		"{\"alg\":null}", "{\"alg\":\"RS256\",\"alg\":\"none\"}", "{\"alg\":\"RS256\"",
+		"{\"alg\":\"RS256\"} x", "{\"alg\":\"RS256\",\"kid\":1}",
+		"{\"alg\":\"RS256\",\"crit\":[\"exp\"]}",
 		"{\"alg\":\"RS256\",\"kid\":\"a\\u0000b\"}", "{\"alg\":\"\xff\"}"};
 	struct jwt_parts p;
 
@@ -114,9 +117,12 @@ static void test_sizes(void **state)
 		memset(header + n, 'y', sizeof header - (size_t)n);
 		strcpy(header + JWT_HEADER_MAX + over - 2, "\"}");
 		assert_int_equal(strlen(header), JWT_HEADER_MAX + over);
-		assert_int_equal(parse(header, "{}", "c2ln", &p), over ? AUTH_FAIL_MALFORMED : AUTH_PASSED);
-		snprintf(kid, sizeof kid, "{\"alg\":\"RS256\",\"kid\":\"%0*d\"}", JWT_KID_MAX + (int)over, 7);
-		assert_int_equal(parse(kid, "{}", "c2ln", &p), over ? AUTH_FAIL_MALFORMED : AUTH_PASSED);
+		assert_int_equal(
+			parse(header, "{}", "c2ln", &p), over ? AUTH_FAIL_MALFORMED : AUTH_PASSED);
+		snprintf(kid, sizeof kid, "{\"alg\":\"RS256\",\"kid\":\"%0*d\"}",
+			JWT_KID_MAX + (int)over, 7);
+		assert_int_equal(
+			parse(kid, "{}", "c2ln", &p), over ? AUTH_FAIL_MALFORMED : AUTH_PASSED);
 	}
 	for (unsigned n = JWT_LEN_MAX / 4 * 3 - 40; n < JWT_LEN_MAX / 4 * 3; n++) {
 		size_t len;
@@ -133,9 +139,9 @@ static void test_sizes(void **state)
 /* Every prefix of a token, and every token with one more byte somewhere. */
 static void test_shape(void **state)
 {
-	static const char *const shapes[] = {"", ".", "..", "...", "e30", "e30.", "e30.e30", "e30..",
-		".e30.", "..c2ln", "e30=.e30.c2ln", "e30.e30=.c2ln", "e30.e30.c2ln=", "e30.e30.c2ln.x",
-		"e30.e30.c2 n", "e30.e3\n.c2ln"};
+	static const char *const shapes[] = {"", ".", "..", "...", "e30", "e30.", "e30.e30",
+		"e30..", ".e30.", "..c2ln", "e30=.e30.c2ln", "e30.e30=.c2ln",
+		"e30.e30.c2ln=", "e30.e30.c2ln.x", "e30.e30.c2 n", "e30.e3\n.c2ln"};
 	char copy[TEXT_MAX];
 	struct jwt_parts p;
 	size_t len;
@@ -144,8 +150,9 @@ static void test_shape(void **state)
 
 	memcpy(copy, text, len);
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-		assert_int_equal(jwt_parse((const char *)guard_copy(&g, shapes[i], strlen(shapes[i])),
-					 strlen(shapes[i]), &p),
+		assert_int_equal(
+			jwt_parse((const char *)guard_copy(&g, shapes[i], strlen(shapes[i])),
+				strlen(shapes[i]), &p),
 			AUTH_FAIL_MALFORMED);
 	for (size_t n = 0; n <= (size_t)(last - text); n++)
 		assert_int_equal(jwt_parse((const char *)guard_copy(&g, copy, n), n, &p),
@@ -212,22 +219,25 @@ static void test_times(void **state)
 	assert_int_equal(check("{\"exp\":1000,\"nbf\":500}", &exact, 500), AUTH_PASSED);
 	assert_int_equal(check("{\"exp\":1000,\"nbf\":500}", &exact, 499), AUTH_FAIL_NOT_YET_VALID);
 	assert_int_equal(check("{\"exp\":1000,\"nbf\":500}", &lenient, 470), AUTH_PASSED);
-	assert_int_equal(check("{\"exp\":1000,\"nbf\":500}", &lenient, 469), AUTH_FAIL_NOT_YET_VALID);
+	assert_int_equal(
+		check("{\"exp\":1000,\"nbf\":500}", &lenient, 469), AUTH_FAIL_NOT_YET_VALID);
 	assert_int_equal(check("{\"exp\":0}", &exact, 0), AUTH_FAIL_EXPIRED);
 }
 
 static void test_odd_claims(void **state)
 {
-	static const char *const bad[] = {"{}", "{\"exp\":\"1000\"}", "{\"exp\":null}", "{\"exp\":-1}",
-		"{\"exp\":true}", "{\"exp\":1e300}", "{\"exp\":[1000]}", "{\"exp\":1000,\"nbf\":\"1\"}",
-		"{\"exp\":1000,\"nbf\":-1}", "{\"exp\":1000,\"sub\":1}", "{\"exp\":1000,\"sub\":null}"};
+	static const char *const bad[] = {"{}", "{\"exp\":\"1000\"}", "{\"exp\":null}",
+		"{\"exp\":-1}", "{\"exp\":true}", "{\"exp\":1e300}", "{\"exp\":[1000]}",
+		"{\"exp\":1000,\"nbf\":\"1\"}", "{\"exp\":1000,\"nbf\":-1}",
+		"{\"exp\":1000,\"sub\":1}", "{\"exp\":1000,\"sub\":null}"};
 	const struct jwt_expect e = {.leeway_s = 0};
 	char sub[JWT_SUBJECT_MAX + 64];
 
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		assert_int_equal(check(bad[i], &e, 1), AUTH_FAIL_MALFORMED);
 	for (int over = 0; over < 2; over++) {
-		snprintf(sub, sizeof sub, "{\"exp\":1000,\"sub\":\"%0*d\"}", JWT_SUBJECT_MAX + over, 7);
+		snprintf(sub, sizeof sub, "{\"exp\":1000,\"sub\":\"%0*d\"}", JWT_SUBJECT_MAX + over,
+			7);
 		assert_int_equal(check(sub, &e, 1), over ? AUTH_FAIL_MALFORMED : AUTH_PASSED);
 	}
 }

@@ -26,13 +26,16 @@ static bool may(const struct permissions *p, enum session_action a, const char *
 
 static void test_patterns(void **state)
 {
-	struct permissions *p =
-		made("{\"subscribe\":[\"room/*\",\"a/b/c\",\"top\"],\"publish\":[\"room/7\",\"in/*\"]}");
-	static const char *const yes[] = {"room/7", "room/x", "room/*", "a/b/c", "top", "room/\xc3\xbc"},
-				 *const no[] = {"room", "room/", "room/7/x", "rooms/7", "roo", "a/b", "a/b/c/d",
-					 "a/b/*", "*", "to", "topp", "", "xroom/7", "/room/7", "in/x", "room/7/*"},
+	struct permissions *p = made(
+		"{\"subscribe\":[\"room/*\",\"a/b/c\",\"top\"],\"publish\":[\"room/7\",\"in/*\"]}");
+	static const char *const yes[] = {"room/7", "room/x", "room/*", "a/b/c", "top",
+		"room/\xc3\xbc"},
+				 *const no[] = {"room", "room/", "room/7/x", "rooms/7", "roo",
+					 "a/b", "a/b/c/d", "a/b/*", "*", "to", "topp", "",
+					 "xroom/7", "/room/7", "in/x", "room/7/*"},
 				 *const pub[] = {"room/7", "in/x"},
-				 *const no_pub[] = {"room/8", "room/*", "in/*", "in", "top", "*", ""};
+				 *const no_pub[] = {
+					 "room/8", "room/*", "in/*", "in", "top", "*", ""};
 
 	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
 		assert_true(may(p, SESSION_SUBSCRIBE, yes[i]));
@@ -62,10 +65,11 @@ static void test_bad_claims(void **state)
 {
 	static const char *const bad[] = {"null", "7", "[]", "{}", "{\"subscribe\":\"room/7\"}",
 		"{\"subscribe\":{\"x\":\"room/7\"}}",
-		"{\"subscribe\":[7,null,[\"room/7\"],\"\",\"/room/7\",\"room/7/\",\"room//7\",\"*/7\",\"ro*\","
+		"{\"subscribe\":[7,null,[\"room/7\"],\"\",\"/room/7\",\"room/7/\",\"room//7\",\"*/"
+		"7\",\"ro*\","
 		"\"room/*/7\",\"room/**\",\"room/7*\"]}"};
-	static const char *const topics[] = {"room/7", "room/*", "7", "*", "room", "room//7", "/room/7",
-		"room/7/", "room/**", "*/7"};
+	static const char *const topics[] = {"room/7", "room/*", "7", "*", "room", "room//7",
+		"/room/7", "room/7/", "room/**", "*/7"};
 	char longest[300];
 	struct permissions *p;
 

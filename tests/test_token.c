@@ -36,7 +36,8 @@ static int teardown(void **state)
 /* Every token is looked at where its end meets a page that may not be touched. */
 static enum auth_failure verify(const char *text, size_t len, uint64_t now_s, struct token *ret)
 {
-	return token_verify((const char *)guard_copy(&g, text, len), len, secrets, 2, now_s, 0, ret);
+	return token_verify(
+		(const char *)guard_copy(&g, text, len), len, secrets, 2, now_s, 0, ret);
 }
 
 /* base64url of RFC 4648's test vectors, without padding, and what is none. */
@@ -54,8 +55,8 @@ static void test_base64url(void **state)
 		{"foobar", "Zm9vYmFy"},
 		{"\xfb\xff\xfe", "-__-"},
 	};
-	static const char *const bad[] = {"Z", "Zg==", "Zh", "Zm9", "Zm+v", "Zm/v", "Zm9v\n", "Zm 9v",
-		"Zm9vY", "Zm9v.", "Zm9\xc3"};
+	static const char *const bad[] = {"Z", "Zg==", "Zh", "Zm9", "Zm+v", "Zm/v", "Zm9v\n",
+		"Zm 9v", "Zm9vY", "Zm9v.", "Zm9\xc3"};
 	char out[16];
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -73,12 +74,14 @@ static void test_base64url(void **state)
 		assert_int_equal(base64url_decode(out, plain, cases[i].text, text), plain);
 	}
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-		assert_int_equal(base64url_decode(out, sizeof out, bad[i], strlen(bad[i])), -EPROTO);
+		assert_int_equal(
+			base64url_decode(out, sizeof out, bad[i], strlen(bad[i])), -EPROTO);
 }
 
 static void test_round_trip(void **state)
 {
-	static const char *const subjects[] = {"a", "alice", "a|b|7", "|", "gr\xc3\xbc\xc3\x9f", " "};
+	static const char *const subjects[] = {
+		"a", "alice", "a|b|7", "|", "gr\xc3\xbc\xc3\x9f", " "};
 	char text[TOKEN_MAX + 1];
 	struct token t;
 
@@ -182,8 +185,8 @@ static void test_near_misses(void **state)
 /* Genuine, and still not what it should be: one who has the secret made a mistake. */
 static void test_odd_contents(void **state)
 {
-	static const char *const texts[] = {"alice", "alice|", "|5", "alice|05", "alice|-5", "alice|+5",
-		"alice|5 ", "alice|0x5", "alice|1234567890123", "al\nice|5", "\xff|5"};
+	static const char *const texts[] = {"alice", "alice|", "|5", "alice|05", "alice|-5",
+		"alice|+5", "alice|5 ", "alice|0x5", "alice|1234567890123", "al\nice|5", "\xff|5"};
 	struct token t;
 
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -171,8 +171,7 @@ static int list_secrets(const struct config *c, struct secrets_file *ret)
 	for (unsigned i = 0; i < c->auth_secrets.n; i++) {
 		if (asprintf(&name, "auth.secrets[%u]", i) < 0)
 			return -ENOMEM;
-		ret[n++] =
-			(struct secrets_file){c->auth_secrets.item[i], name, true, TOKEN_SECRET};
+		ret[n++] = (struct secrets_file){c->auth_secrets.item[i], name, true, TOKEN_SECRET};
 	}
 	for (unsigned i = 0; i < c->n_auth_keys; i++) {
 		const struct config_auth_key *k = &c->auth_keys[i];

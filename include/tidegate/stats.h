@@ -69,7 +69,8 @@
 		"Connections before the end of their handshake")                                   \
 	X(rings, "rings", "rings", "io_uring instances of the worker")                             \
 	X(runnable, "runnable", "connections", "Items in the run queue at the last publication")   \
-	X(blocked, "blocked", "connections", "Connections whose socket takes nothing at the moment") \
+	X(blocked, "blocked", "connections",                                                       \
+		"Connections whose socket takes nothing at the moment")                            \
 	X(heap_bytes, "buffered_bytes", "bytes", "Bytes of out queues and partial messages")       \
 	X(accepting, "accepting", "bool", "1 while the worker accepts")
 

@@ -42,7 +42,7 @@ static const char *const parameter_names[PARAMETERS] = {
 struct command {
 	const char *name, *usage, *summary, *help;
 	const char *method, *path; /* NULL: nothing is asked of a gateway */
-	unsigned takes; /* bits: 1 << enum parameter */
+	unsigned takes;            /* bits: 1 << enum parameter */
 	bool (*show)(const json_t *answer);
 };
 

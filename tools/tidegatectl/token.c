@@ -16,7 +16,8 @@ enum {
 };
 
 /* What is wrong with the file, or NULL with *ret. */
-static const char *read_secret(const char *path, char data[AUTH_FILE_MAX + 1], struct auth_file *ret)
+static const char *read_secret(
+	const char *path, char data[AUTH_FILE_MAX + 1], struct auth_file *ret)
 {
 	FILE *f = fopen(path, "rb");
 	const char *why = NULL;

@@ -106,7 +106,8 @@ static void find_subprotocol(struct found *f, struct http_str list)
 			p++;
 		while (stop > p && (stop[-1] == ' ' || stop[-1] == '\t'))
 			stop--;
-		if ((size_t)(stop - p) >= sizeof prefix - 1 && !memcmp(p, prefix, sizeof prefix - 1))
+		if ((size_t)(stop - p) >= sizeof prefix - 1 &&
+			!memcmp(p, prefix, sizeof prefix - 1))
 			find(f, p + sizeof prefix - 1, (size_t)(stop - p) - (sizeof prefix - 1));
 		p = next;
 	}
@@ -294,13 +295,14 @@ static void set_deadline(struct conn *c, struct session *s)
 {
 	int64_t left = s->expires_s * 1000 - wall_ms();
 
-	s->deadline_ms = conn_net(c)->w->now_ms +
-			 (uint32_t)(left > LOOK_AGAIN_MS ? LOOK_AGAIN_MS : left > 0 ? left : 0);
+	s->deadline_ms = conn_net(c)->w->now_ms + (uint32_t)(left > LOOK_AGAIN_MS ? LOOK_AGAIN_MS
+							     : left > 0           ? left
+										  : 0);
 }
 
 /* Moves *who into the session. False without memory. */
-static bool adopt(const struct auth *a, struct conn *c, const struct auth_policy *p,
-	struct identity *who)
+static bool adopt(
+	const struct auth *a, struct conn *c, const struct auth_policy *p, struct identity *who)
 {
 	struct session *s = c->app;
 	const json_t *claim = json_object_get(who->claims, a->opts.claim);
@@ -343,8 +345,8 @@ static const char *why_of(enum auth_failure f)
 	}
 }
 
-static int refuse(
-	struct conn *c, enum auth_failure f, uint16_t status, const char *why, struct conn_answer *ret)
+static int refuse(struct conn *c, enum auth_failure f, uint16_t status, const char *why,
+	struct conn_answer *ret)
 {
 	conn_net(c)->stats->auth_failures[f]++;
 	ret->status = status;
@@ -355,9 +357,7 @@ static int refuse(
 
 static int answer(struct conn *c, enum auth_failure f, struct conn_answer *ret)
 {
-	return f == AUTH_PASSED
-		       ? 0
-		       : refuse(c, f, f == AUTH_FAIL_BUSY ? 503 : 401, why_of(f), ret);
+	return f == AUTH_PASSED ? 0 : refuse(c, f, f == AUTH_FAIL_BUSY ? 503 : 401, why_of(f), ret);
 }
 
 int auth_hello(struct auth *a, struct conn *c, const struct auth_policy *p,

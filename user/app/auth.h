@@ -35,9 +35,9 @@ struct auth_policy {
 };
 
 struct auth_opts {
-	const char *claim;    /* of topic permissions */
-	size_t token_max;     /* bytes, AUTH_TOKEN_MAX at most */
-	struct crypto *crypto; /* NULL: no key needs one */
+	const char *claim;      /* of topic permissions */
+	size_t token_max;       /* bytes, AUTH_TOKEN_MAX at most */
+	struct crypto *crypto;  /* NULL: no key needs one */
 	struct auth_keys *keys; /* a reference is taken; NULL: none */
 };
 
@@ -58,7 +58,8 @@ void auth_keys_swap(struct auth *a, struct auth_keys *keys);
 int auth_hello(struct auth *a, struct conn *c, const struct auth_policy *p,
 	const struct conn_hello *hello, struct conn_answer *ret);
 
-/* A message on a route with refresh: true when it was a tg.refresh, and is answered, now or later. */
+/* A message on a route with refresh: true when it was a tg.refresh, and is answered, now or later.
+ */
 bool auth_refresh(struct auth *a, struct conn *c, const struct auth_policy *p, const uint8_t *data,
 	size_t len);
 

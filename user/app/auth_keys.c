@@ -125,9 +125,9 @@ int auth_keys_create(const struct auth_key_spec *specs, unsigned n_keys, unsigne
 	int err = 0;
 
 	for (unsigned i = 0; i < n_secrets + n_keys; i++) {
-		const char *why = i < n_secrets
-					  ? auth_secret_check(&files[i])
-					  : auth_key_check(specs[i - n_secrets].algorithm, &files[i]);
+		const char *why =
+			i < n_secrets ? auth_secret_check(&files[i])
+				      : auth_key_check(specs[i - n_secrets].algorithm, &files[i]);
 
 		if (why) {
 			*ret_bad = i;

@@ -18,7 +18,7 @@ struct route {
 	size_t n_origins;
 	const char *const *subprotocols;
 	size_t n_subprotocols;
-	unsigned upstream; /* index of the worker's upstreams */
+	unsigned upstream;              /* index of the worker's upstreams */
 	const struct auth_policy *auth; /* app/auth.h; NULL: anybody may come */
 };
 

@@ -38,10 +38,10 @@ struct auth_job;
 struct session {
 	struct hub_client *hub; /* topics the session hears: app/hub.c */
 	/* Of its token; all zero where the route asks for none. */
-	char *subject;           /* or NULL */
-	json_t *claims;          /* until the upstream has them; or NULL */
-	struct permissions *may; /* NULL: everything */
-	struct auth_job *job;    /* a token is being verified */
+	char *subject;                      /* or NULL */
+	json_t *claims;                     /* until the upstream has them; or NULL */
+	struct permissions *may;            /* NULL: everything */
+	struct auth_job *job;               /* a token is being verified */
 	int64_t token_expires_s, expires_s; /* Unix time; the leeway between; 0: never */
 	uint32_t deadline_ms; /* the worker's clock: when to look at expires_s again */
 	bool judged;          /* a verdict came, for the next hello */

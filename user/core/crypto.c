@@ -52,7 +52,7 @@ static void be_patient(void)
 
 	/* Neither needs a privilege, and work done at the wrong priority is still done. */
 	(void)sched_setscheduler(0, SCHED_BATCH, &none);
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), CRYPTO_NICE);
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), getpriority(PRIO_PROCESS, 0) + CRYPTO_NICE);
 }
 
 static void *thread_main(void *arg)

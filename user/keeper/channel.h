@@ -3,8 +3,9 @@
  *
  * Order: the gateway receives every LISTENER (in the order of the configuration, workers
  * innermost), then ADMIN_TCP, ADMIN_UNIX and KEYS where configured, then GO; it answers READY once,
- * or FAILED and ends. KEYS comes again whenever a file of it has changed. DRAIN comes after GO, at any time; STOP may come at any time at all. Both may be
- * repeated. DRAIN need not be answered: the gateway ends.
+ * or FAILED and ends. KEYS comes again whenever a file of it has changed. DRAIN comes after GO, at
+ * any time; STOP may come at any time at all. Both may be repeated. DRAIN need not be answered: the
+ * gateway ends.
  *
  * End of file on the gateway's side (channel_recv says 0) means that the keeper is gone, killed
  * perhaps: the gateway ends cleanly and at once, as for STOP, since nobody would restart or command

@@ -433,8 +433,8 @@ static bool something_pending(const struct keeper *k)
 	struct channel_record rec;
 	int fd;
 
-	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) ||
-	       keys_pending(k) || k->drain_sent != k->draining || k->stop_sent != k->stopping;
+	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) || keys_pending(k) ||
+	       k->drain_sent != k->draining || k->stop_sent != k->stopping;
 }
 
 static void loop(struct keeper *k)

@@ -213,7 +213,8 @@ int secrets_pack(const struct secrets *s)
 		if (!err)
 			err = write_all(fd, s->file[i].data, len);
 	}
-	if (!err && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
+	if (!err &&
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
 		err = -errno;
 	if (!err)
 		return fd;

@@ -24,7 +24,7 @@ enum {
 
 struct secrets_file {
 	const char *path;
-	const char *key; /* of the configuration, for messages */
+	const char *key;   /* of the configuration, for messages */
 	bool confidential; /* warns when others may read it */
 	int what;          /* for check() */
 };
@@ -57,8 +57,7 @@ struct secrets {
 };
 
 /* Reads all files. 0, or -errno and in error what is wrong. opts stays in use. */
-int secrets_load(
-	struct secrets *s, const struct secrets_opts *opts, char *error, size_t error_len);
+int secrets_load(struct secrets *s, const struct secrets_opts *opts, char *error, size_t error_len);
 /* True when contents changed. Looks once in SECRETS_POLL_MS. */
 bool secrets_poll(struct secrets *s, uint64_t now_ms);
 /* All contents as a sealed memory file, or -errno. */

@@ -65,12 +65,12 @@ enum conn_flags {
 		16, /* the out queue was above its low mark: tell the upstream when it drains */
 	CONN_CLOSE_AFTER_FLUSH = 32, /* the peer knows: close as soon as the out queue is empty */
 	CONN_SHUT = 64,              /* our FIN was sent */
-	CONN_TOLD = 128,      /* the layer above knows this connection and must hear of its end */
-	CONN_CANCELLED = 256, /* the armed receive or poll was cancelled on purpose */
-	CONN_GREEDY = 512,    /* sent faster than it was served: gets one buffer at a time until it
-				 falls idle */
-	CONN_EOF = 1024,      /* the peer's FIN came, behind what is still to be parsed */
-	CONN_RESET = 2048,    /* likewise, an error */
+	CONN_TOLD = 128,       /* the layer above knows this connection and must hear of its end */
+	CONN_CANCELLED = 256,  /* the armed receive or poll was cancelled on purpose */
+	CONN_GREEDY = 512,     /* sent faster than it was served: gets one buffer at a time until it
+				  falls idle */
+	CONN_EOF = 1024,       /* the peer's FIN came, behind what is still to be parsed */
+	CONN_RESET = 2048,     /* likewise, an error */
 	CONN_VERIFYING = 4096, /* HANDSHAKE: hello was put off; what was asked is in aux->ctl */
 	CONN_VERDICT = 8192,   /* and may be asked again */
 };

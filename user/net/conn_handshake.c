@@ -200,9 +200,8 @@ static enum conn_more after_hello(struct conn *c, const uint8_t *request, size_t
 
 	if (c->flags & CONN_VERIFYING) {
 		/* A HELLO that came in pieces is there already. */
-		if (conn_aux_get(c) &&
-			(c->aux->ctl || !buf_append(bufs, &c->aux->ctl, request, (uint32_t)len,
-						UINT32_MAX)))
+		if (conn_aux_get(c) && (c->aux->ctl || !buf_append(bufs, &c->aux->ctl, request,
+							       (uint32_t)len, UINT32_MAX)))
 			return CONN_MORE_UPSTREAM;
 		c->flags &= (uint16_t)~CONN_VERIFYING;
 		conn_kill(c, CLOSE_NO_MEMORY);

@@ -173,8 +173,8 @@ static void finish(struct conn *c)
 /* The peer's end: what came before it is parsed first. */
 static void ended(struct conn *c, bool reset)
 {
-	bool kept = (c->state >= CONN_OPENING && c->aux && c->aux->in) ||
-		    (c->flags & CONN_VERIFYING);
+	bool kept =
+		(c->state >= CONN_OPENING && c->aux && c->aux->in) || (c->flags & CONN_VERIFYING);
 
 	c->flags |= reset ? CONN_RESET : CONN_EOF;
 	if (c->in_count || c->run.queued || (kept && !reset))

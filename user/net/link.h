@@ -3,8 +3,8 @@
  *
  * The gateway's side of include/tidegate/link.h. One link per worker and endpoint, kept up with
  * PINGs and jittered reconnects; new sessions go to the link with the fewest sessions or by a hash
- * of a claim or header; credit flows both ways, so that a service that stops reading stalls only its own
- * sessions. Worker thread only.
+ * of a claim or header; credit flows both ways, so that a service that stops reading stalls only
+ * its own sessions. Worker thread only.
  */
 #ifndef TIDEGATE_NET_LINK_H
 #define TIDEGATE_NET_LINK_H

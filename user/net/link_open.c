@@ -260,8 +260,8 @@ uint64_t link_open_hash(const char *key, const struct conn_hello *hello, uint64_
 	if (json_is_string(claim)) {
 		value = (struct http_str){json_string_value(claim), json_string_length(claim)};
 	} else if (json_is_integer(claim)) {
-		value.len = (size_t)snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT,
-			json_integer_value(claim));
+		value.len = (size_t)snprintf(
+			number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(claim));
 		value.data = number;
 	} else if (key && hello->subject && !strcmp(key, "sub")) { /* of a token without claims */
 		value = (struct http_str){hello->subject, strlen(hello->subject)};

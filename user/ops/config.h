@@ -76,13 +76,13 @@ struct config_route {
 				     cap of one session's out queue */
 	unsigned out_queue_messages; /* .out_queue.messages, 65535: likewise */
 	int out_policy;              /* .out_queue.policy: enum out_policy */
-	uint32_t write_timeout_ms; /* .write_timeout, 30s: no progress for so long ends the
-				      connection */
-	int auth_type;                        /* .auth.type, none: enum auth_type */
-	struct config_strings auth_audience;  /* .auth.audience, empty: any; jwt only */
-	char *auth_issuer;                    /* .auth.issuer, optional: any; jwt only */
-	bool auth_topics_all;                 /* .auth.topics_default: all | none */
-	bool auth_refresh;                    /* .auth.refresh, false */
+	uint32_t write_timeout_ms;   /* .write_timeout, 30s: no progress for so long ends the
+					connection */
+	int auth_type;               /* .auth.type, none: enum auth_type */
+	struct config_strings auth_audience; /* .auth.audience, empty: any; jwt only */
+	char *auth_issuer;                   /* .auth.issuer, optional: any; jwt only */
+	bool auth_topics_all;                /* .auth.topics_default: all | none */
+	bool auth_refresh;                   /* .auth.refresh, false */
 	unsigned line;
 };
 
@@ -167,10 +167,10 @@ struct config {
 	unsigned crypto_threads;   /* crypto.threads, 1 */
 	unsigned crypto_queue;     /* crypto.queue, 1024: jobs waiting, per thread */
 
-	uint32_t send_buffer_bytes;   /* sockets.send_buffer, 64KiB; 0: the kernel's own sizing */
+	uint32_t send_buffer_bytes;    /* sockets.send_buffer, 64KiB; 0: the kernel's own sizing */
 	uint32_t receive_buffer_bytes; /* sockets.receive_buffer, 0: the kernel's own sizing */
-	uint32_t notsent_lowat_bytes; /* sockets.notsent_lowat, 16KiB; 0: off */
-	uint32_t user_timeout_ms;     /* sockets.user_timeout, 60s; 0: off */
+	uint32_t notsent_lowat_bytes;  /* sockets.notsent_lowat, 16KiB; 0: off */
+	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
 
 	struct config_listener *listeners;
 	unsigned n_listeners;

@@ -193,9 +193,8 @@ static void check_route_auth(
 		config_build_error(b, path, "there is no token to refresh without auth.type");
 	for (unsigned k = 0; k < r->subprotocols.n; k++) {
 		config_index_format(path, "routes[%u].subprotocols[%u]", i, k);
-		if (r->subprotocols.item[k] &&
-			!strncmp(r->subprotocols.item[k], AUTH_SUBPROTOCOL,
-				strlen(AUTH_SUBPROTOCOL)))
+		if (r->subprotocols.item[k] && !strncmp(r->subprotocols.item[k], AUTH_SUBPROTOCOL,
+						       strlen(AUTH_SUBPROTOCOL)))
 			config_build_error(b, path, "\"%s\" would be taken for a client's token",
 				r->subprotocols.item[k]);
 	}

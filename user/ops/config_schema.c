@@ -100,8 +100,7 @@ static const cyaml_schema_field_t heartbeat_fields[] = {
 	CONFIG_KEYS_HEARTBEAT(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t out_queue_fields[] = {
-	CONFIG_KEYS_OUT_QUEUE(NUMBER_)
-		CHOICE(policy, struct config_raw_out_queue, policies),
+	CONFIG_KEYS_OUT_QUEUE(NUMBER_) CHOICE(policy, struct config_raw_out_queue, policies),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t route_auth_fields[] = {
@@ -190,7 +189,7 @@ const cyaml_schema_value_t config_schema = {
 static const struct config_rule top_rules[] = {
 	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
 		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW)
-		CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)};
+			CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 

@@ -10,8 +10,8 @@
 enum {
 	CONFIG_NAME_MAX =
 		63, /* instance, listener and upstream names; labels in metrics and queries */
-	CONFIG_USER_MAX = 32,   /* useradd(8) */
-	CONFIG_HOST_MAX = 253,  /* RFC 1123 2.1, RFC 1035 2.3.4 */
+	CONFIG_USER_MAX = 32,  /* useradd(8) */
+	CONFIG_HOST_MAX = 253, /* RFC 1123 2.1, RFC 1035 2.3.4 */
 	CONFIG_KID_MAX = 128,
 	CONFIG_CLAIM_MAX = 255, /* a claim's name, an audience, an issuer */
 	CONFIG_FILE_PATH_MAX = 4095,

@@ -33,7 +33,8 @@ static void policies(struct gateway *g)
 	}
 }
 
-/* A new set of keys from the contents of the files. 0, or -errno with *ret_why, which may be NULL. */
+/* A new set of keys from the contents of the files. 0, or -errno with *ret_why, which may be NULL.
+ */
 static int read_keys(struct gateway *g, int fd, struct auth_keys **ret, const char **ret_why)
 {
 	const struct config *cfg = g->cfg;

@@ -65,7 +65,8 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
 /* gateway_auth.c: policies of the routes, keys, crypto threads. keys_fd: of CHANNEL_KEYS, or -1.
  * Main thread. What was made stays in g, also on failure; *ret_why says more then, or is NULL. */
 int gateway_auth_create(struct gateway *g, int keys_fd, const char **ret_why);
-/* New contents of the files: the workers get them by mail, or the old ones stay and it is logged. */
+/* New contents of the files: the workers get them by mail, or the old ones stay and it is logged.
+ */
 void gateway_auth_reload(struct gateway *g, int keys_fd);
 /* Before the workers are told to stop; after they have ended. */
 void gateway_auth_stop(struct gateway *g);

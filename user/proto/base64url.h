@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 /* Characters that n bytes become, and the most bytes that n characters may be. */
-#define BASE64URL_LEN(n)     (((n) * 4 + 2) / 3)
+#define BASE64URL_LEN(n)     (((n)*4 + 2) / 3)
 #define BASE64URL_DECODED(n) ((n) / 4 * 3 + 2)
 
 /* Writes BASE64URL_LEN(len) characters, no NUL. Returns how many. */

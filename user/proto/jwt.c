@@ -132,13 +132,14 @@ static bool audience_fits(const json_t *aud, const struct jwt_expect *e)
 	return !e->n_audiences;
 }
 
-enum auth_failure jwt_claims_check(const json_t *claims, const struct jwt_expect *e, int64_t now_s,
-	int64_t *ret_expires_s)
+enum auth_failure jwt_claims_check(
+	const json_t *claims, const struct jwt_expect *e, int64_t now_s, int64_t *ret_expires_s)
 {
 	const json_t *nbf = json_object_get(claims, "nbf"), *sub = json_object_get(claims, "sub");
 	int64_t expires, from = 0;
 
-	if (!read_time(json_object_get(claims, "exp"), &expires) || (nbf && !read_time(nbf, &from)) ||
+	if (!read_time(json_object_get(claims, "exp"), &expires) ||
+		(nbf && !read_time(nbf, &from)) ||
 		(sub && (!json_is_string(sub) || json_string_length(sub) > JWT_SUBJECT_MAX)))
 		return AUTH_FAIL_MALFORMED;
 	if (now_s >= expires + e->leeway_s)

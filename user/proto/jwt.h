@@ -49,14 +49,16 @@ json_t *jwt_claims(const struct jwt_parts *parts);
 
 /* What a route expects. */
 struct jwt_expect {
-	const char *const *audiences; /* one of them must be in `aud`; none: `aud` is not looked at */
+	const char *const
+		*audiences; /* one of them must be in `aud`; none: `aud` is not looked at */
 	size_t n_audiences;
 	const char *issuer; /* NULL: `iss` is not looked at */
 	unsigned leeway_s;  /* how far other clocks may be off */
 };
 
 /* AUTH_PASSED with *ret_expires_s, or EXPIRED, NOT_YET_VALID, ISSUER, AUDIENCE, or MALFORMED: no
- * `exp`, or a claim of the wrong kind. `sub` may be absent, and has JWT_SUBJECT_MAX bytes at most. */
+ * `exp`, or a claim of the wrong kind. `sub` may be absent, and has JWT_SUBJECT_MAX bytes at most.
+ */
 enum auth_failure jwt_claims_check(const json_t *claims, const struct jwt_expect *expect,
 	int64_t now_s, int64_t *ret_expires_s);
 

@@ -17,8 +17,8 @@ enum {
 	PREFIX_LEN = sizeof prefix - 1,
 };
 
-static bool mac(uint8_t out[TOKEN_MAC_LEN], const struct token_secret *s, const char *text,
-	size_t len)
+static bool mac(
+	uint8_t out[TOKEN_MAC_LEN], const struct token_secret *s, const char *text, size_t len)
 {
 	unsigned n = 0;
 
@@ -46,8 +46,8 @@ size_t token_write(char out[TOKEN_MAX + 1], const char *subject, size_t subject_
 	if (!subject_valid(subject, subject_len) || expires_s > TOKEN_EXPIRES_MAX)
 		return 0;
 	memcpy(text, subject, subject_len);
-	subject_len += (size_t)snprintf(text + subject_len, sizeof text - subject_len,
-		"|%" PRIu64, expires_s);
+	subject_len += (size_t)snprintf(
+		text + subject_len, sizeof text - subject_len, "|%" PRIu64, expires_s);
 	if (!mac(digest, secret, text, subject_len))
 		return 0;
 	memcpy(out, prefix, PREFIX_LEN);

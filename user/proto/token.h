@@ -9,7 +9,8 @@
  * subprotocol unescaped. With a shell:
  *
  *     p='alice|1900000000'; b() { base64 -w0 | tr +/ -_ | tr -d =; }
- *     echo "tg1.$(printf %s "$p" | b).$(printf %s "$p" | openssl dgst -sha256 -hmac "$S" -binary | b)"
+ *     echo "tg1.$(printf %s "$p" | b).$(printf %s "$p" | openssl dgst -sha256 -hmac "$S" -binary |
+ * b)"
  */
 #ifndef TIDEGATE_PROTO_TOKEN_H
 #define TIDEGATE_PROTO_TOKEN_H

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import struct
 import subprocess
 import threading
@@ -13,7 +14,7 @@ import websockets
 
 import auth_support as a
 from links_support import ACCEPT, OPEN, FakeService
-from support import (BUILD, Gateway, SharedCase, Case, connect, free_port, raw_frame, raw_hello, raw_recv, recv_head, slow,
+from support import (Gateway, SharedCase, Case, connect, free_port, raw_frame, raw_hello, raw_recv, recv_head, slow,
                      upgrade_request, wait_for, ws_close_code, ws_frame, ws_open, ws_recv)
 import support
 import test_clients
@@ -104,6 +105,8 @@ class TestAnswers(AuthCase):
             status, head, _ = a.answer(self.ws, path, headers)
             self.assertEqual(status, 101, (path, headers))
             self.assertNotIn("Sec-WebSocket-Protocol", head)
+        long = self.jwt("rs", pad="x" * 2000)
+        self.assertEqual(a.answer(self.ws, "/jwt", ("Sec-WebSocket-Protocol: tg.token.%s, chat" % long,))[0], 101)
         status, head, _ = a.answer(self.ws, "/jwt", ("Sec-WebSocket-Protocol: tg.token.%s, chat" % t,))
         self.assertEqual(status, 101)
         self.assertIn("\r\nSec-WebSocket-Protocol: chat\r\n", head)
@@ -459,7 +462,6 @@ class TestServices(Case):
 
     def opened(self, path, headers=()):
         """Connects, and returns (which link, OPEN's metadata, socket, session)."""
-        import select
         s = connect(self.ws)
         s.sendall(upgrade_request(path, headers=headers))
         while True:

@@ -124,6 +124,11 @@ static int send_keys(struct keeper *k)
 	if (!keys_pending(k))
 		return 0;
 	fd = secrets_pack(&k->secrets);
+	if (fd < 0 && k->ready) { /* it has others to go on with */
+		log_error("keeper", "new keys cannot be handed over: %s", strerror(-fd));
+		k->keys_sent = true;
+		return 0;
+	}
 	if (fd < 0)
 		return fd;
 	r = channel_send(k->channel, &rec, fd);

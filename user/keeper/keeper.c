@@ -556,21 +556,9 @@ static int open_descriptors(struct keeper *k)
 	return r;
 }
 
-static int load_secrets(struct keeper *k)
-{
-	char error[512];
-	int r;
-
-	if (!k->o->secrets.n)
-		return 0;
-	r = secrets_load(&k->secrets, &k->o->secrets, error, sizeof(error));
-	if (r)
-		log_error("keeper", "%s", error);
-	return r;
-}
-
 static int open_all(struct keeper *k)
 {
+	char error[512];
 	int r = take_signals(k);
 
 	if (r) {
@@ -584,9 +572,11 @@ static int open_all(struct keeper *k)
 	r = choose_user(k);
 	if (r)
 		return r;
-	r = load_secrets(k);
-	if (r)
+	r = secrets_load(&k->secrets, &k->o->secrets, error, sizeof(error));
+	if (r) {
+		log_error("keeper", "%s", error);
 		return r;
+	}
 	r = open_descriptors(k);
 	if (!r)
 		say_where(k);

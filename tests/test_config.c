@@ -310,11 +310,13 @@ static void test_demo(void **state)
 	assert_int_equal(c->listeners[0].protocol, CONFIG_WEBSOCKET);
 	assert_string_equal(c->listeners[1].address.text, "127.0.0.1:8081");
 	assert_int_equal(c->listeners[1].protocol, CONFIG_RAW);
-	assert_int_equal(c->n_routes, 2);
+	assert_int_equal(c->n_routes, 3);
 	assert_string_equal(c->routes[0].path, "/echo");
-	assert_int_equal(c->routes[0].upstream_index, -1);
-	assert_string_equal(c->routes[1].path, "/service");
-	assert_int_equal(c->routes[1].upstream_index, 0);
+	assert_int_equal(c->routes[0].upstream_index, CONFIG_UPSTREAM_ECHO);
+	assert_string_equal(c->routes[1].path, "/hub");
+	assert_int_equal(c->routes[1].upstream_index, CONFIG_UPSTREAM_HUB);
+	assert_string_equal(c->routes[2].path, "/service");
+	assert_int_equal(c->routes[2].upstream_index, 0);
 	assert_string_equal(c->upstreams[0].endpoints[0].text, "tcp://127.0.0.1:9300");
 	assert_string_equal(c->admin.text, "127.0.0.1:9180");
 	config_free(c);

@@ -58,7 +58,13 @@
 		"Client messages refused because no link was up and the buffer was full")          \
 	X(sessions_failed_over, "sessions_failed_over_total", "sessions",                          \
 		"Sessions resumed on another endpoint")                                            \
-	X(sessions_rejected, "sessions_rejected_total", "sessions", "Sessions a service rejected")
+	X(sessions_rejected, "sessions_rejected_total", "sessions", "Sessions a service rejected") \
+	X(hub_published, "hub_published_total", "messages",                                        \
+		"Publications taken, of clients, services and operators")                          \
+	X(hub_delivered, "hub_delivered_total", "messages",                                        \
+		"Publications queued to sessions: one for each that hears it")                     \
+	X(hub_lost, "hub_lost_total", "messages",                                                  \
+		"Publications that did not reach a worker or a session for want of memory")
 
 /* Per worker, gauges. */
 #define TG_GAUGES(X)                                                                               \
@@ -72,7 +78,11 @@
 	X(blocked, "blocked", "connections",                                                       \
 		"Connections whose socket takes nothing at the moment")                            \
 	X(heap_bytes, "buffered_bytes", "bytes", "Bytes of out queues and partial messages")       \
-	X(accepting, "accepting", "bool", "1 while the worker accepts")
+	X(accepting, "accepting", "bool", "1 while the worker accepts")                            \
+	X(topics, "topics", "topics",                                                              \
+		"Topics and patterns that somebody hears, at the worker that orders their "        \
+		"messages")                                                                        \
+	X(subscriptions, "subscriptions", "subscriptions", "Subscriptions of the worker's sessions")
 
 /* Why a connection was closed: closes_total{reason}. */
 #define TG_CLOSE_REASONS(X)                                                                        \
@@ -126,5 +136,17 @@
 	X(ISSUER, "issuer", "made by another issuer")                                              \
 	X(SUBJECT, "subject", "a refresh with a token of somebody else")                           \
 	X(BUSY, "busy", "too many tokens wait for a crypto thread, or no memory for one")
+
+/* Why a client's request to the hub was refused; the name is what docs/hub-protocol.md calls it. */
+#define TG_HUB_ERRORS(X)                                                                           \
+	X(MALFORMED, "malformed", "not a JSON object of the hub's")                                \
+	X(UNKNOWN_TYPE, "unknown_type", "no such type")                                            \
+	X(BAD_TOPIC, "bad_topic", "not a topic")                                                   \
+	X(FORBIDDEN, "forbidden", "the token does not allow it")                                   \
+	X(NOT_SUBSCRIBED, "not_subscribed", "unsubscribe without a subscription")                  \
+	X(TOO_MANY_TOPICS, "too_many_topics", "above hub.topics_per_session")                      \
+	X(TOO_LARGE, "too_large", "above hub.payload_size")                                        \
+	X(RATE_LIMITED, "rate_limited", "above hub.messages_per_second or bytes_per_second")       \
+	X(UNAVAILABLE, "unavailable", "no memory for it, or draining")
 
 #endif

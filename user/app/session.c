@@ -1,9 +1,11 @@
 #include "app/session.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "net/shed.h"
+#include "net/topic_ops.h"
 
 enum {
 	ID_BLOCK = 4096, /* ids a worker draws at a time */
@@ -152,7 +154,10 @@ static void on_closed(struct conn *c, enum close_reason reason, uint16_t code, c
 	size_t text_len)
 {
 	struct upstream *u = upstream_of(c);
+	struct net *n = conn_net(c);
 
+	if (c->app && n->topics)
+		n->topics->closed(n, c);
 	u->ops->closed(u, c, reason, code, text, text_len);
 }
 

@@ -6,6 +6,7 @@
 static const char *const close_names[] = {TG_CLOSE_REASONS(X)};
 static const char *const error_names[] = {TG_PROTOCOL_ERRORS(X)};
 static const char *const auth_names[] = {TG_AUTH_FAILURES(X)};
+static const char *const hub_names[] = {TG_HUB_ERRORS(X)};
 #undef X
 
 #define X(id, name, help) help,
@@ -44,6 +45,11 @@ const char *auth_failure_help(enum auth_failure f)
 	return (unsigned)f < AUTH_FAILURES ? auth_helps[f] : "unknown";
 }
 
+const char *hub_error_name(enum hub_error e)
+{
+	return (unsigned)e < HUB_ERRORS ? hub_names[e] : "unknown";
+}
+
 void stats_init(struct tg_worker_stats *s)
 {
 	memset(s, 0, sizeof(*s));
@@ -63,6 +69,8 @@ void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *fro
 		into->protocol_errors[i] += from->protocol_errors[i];
 	for (unsigned i = 0; i < AUTH_FAILURES; i++)
 		into->auth_failures[i] += from->auth_failures[i];
+	for (unsigned i = 0; i < HUB_ERRORS; i++)
+		into->hub_refused[i] += from->hub_refused[i];
 	hist_merge(&into->run_delay_us, &from->run_delay_us);
 	hist_merge(&into->loop_us, &from->loop_us);
 }

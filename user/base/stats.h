@@ -27,6 +27,12 @@ enum auth_failure {
 };
 #undef X
 
+#define X(id, ...) HUB_ERROR_##id,
+enum hub_error {
+	TG_HUB_ERRORS(X) HUB_ERRORS
+};
+#undef X
+
 enum {
 	STATS_WORKERS_MAX = 64, /* worker_load's size, design */
 };
@@ -39,6 +45,7 @@ struct tg_worker_stats {
 	uint64_t closes[CLOSE_REASONS];
 	uint64_t protocol_errors[PROTO_ERRS];
 	uint64_t auth_failures[AUTH_FAILURES];
+	uint64_t hub_refused[HUB_ERRORS];
 	struct hist run_delay_us; /* received -> its turn in the run queue */
 	struct hist loop_us; /* one turn of the loop, waiting excluded: the delay an event may find
 				before it is even received */
@@ -51,6 +58,7 @@ const char *protocol_error_name(enum protocol_error e);
 const char *protocol_error_help(enum protocol_error e);
 const char *auth_failure_name(enum auth_failure f);
 const char *auth_failure_help(enum auth_failure f);
+const char *hub_error_name(enum hub_error e);
 
 void stats_init(struct tg_worker_stats *s);
 /* into += from, all of it. */

@@ -264,9 +264,11 @@ struct net {
 	uint64_t turn_end_ns; /* of the connection whose turn it is, … */
 	unsigned turn_frames; /* … and the frames it has had */
 	bool draining;
-	void *listeners; /* net/listener.c */
-	void *links;     /* net/link.c */
-	void *app;       /* the layer above */
+	void *listeners;                /* net/listener.c */
+	void *links;                    /* net/link.c */
+	void *app;                      /* the layer above */
+	const struct topic_ops *topics; /* net/topic_ops.h; NULL: none */
+	void *topics_ctx;
 };
 
 static inline struct net *net_of(struct worker *w)

@@ -14,27 +14,30 @@ enum {
 	CONFIG_FILE_MAX = 4 << 20
 }; /* bytes; larger is EFBIG */
 
-static const char demo_yaml[] = "# WebSocket and raw clients on this machine: /echo answers by "
-				"itself, /service asks a service on port 9300.\n"
-				"listeners:\n"
-				"  - name: ws\n"
-				"    address: 127.0.0.1:8080\n"
-				"    protocol: websocket\n"
-				"  - name: raw\n"
-				"    address: 127.0.0.1:8081\n"
-				"    protocol: raw\n"
-				"routes:\n"
-				"  - path: /echo\n"
-				"    upstream: echo\n"
-				"  - path: /service\n"
-				"    upstream: service\n"
-				"upstreams:\n"
-				"  - name: service\n"
-				"    type: link\n"
-				"    endpoints:\n"
-				"      - tcp://127.0.0.1:9300\n"
-				"admin:\n"
-				"  listen: 127.0.0.1:9180\n";
+static const char demo_yaml[] =
+	"# WebSocket and raw clients on this machine: /echo answers by "
+	"itself, /hub passes messages between clients, /service asks a service on port 9300.\n"
+	"listeners:\n"
+	"  - name: ws\n"
+	"    address: 127.0.0.1:8080\n"
+	"    protocol: websocket\n"
+	"  - name: raw\n"
+	"    address: 127.0.0.1:8081\n"
+	"    protocol: raw\n"
+	"routes:\n"
+	"  - path: /echo\n"
+	"    upstream: echo\n"
+	"  - path: /hub\n"
+	"    upstream: hub\n"
+	"  - path: /service\n"
+	"    upstream: service\n"
+	"upstreams:\n"
+	"  - name: service\n"
+	"    type: link\n"
+	"    endpoints:\n"
+	"      - tcp://127.0.0.1:9300\n"
+	"admin:\n"
+	"  listen: 127.0.0.1:9180\n";
 
 const char *config_demo_yaml(void)
 {

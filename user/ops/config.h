@@ -55,13 +55,18 @@ struct config_auth_key {
 	char *file;    /* .file: absolute path */
 };
 
+enum config_builtin {
+	CONFIG_UPSTREAM_ECHO = -1,
+	CONFIG_UPSTREAM_HUB = -2,
+};
+
 struct config_route {
 	char *listener;     /* routes[].listener, optional: all listeners */
 	char *host;         /* .host, optional: any; compared without port, case-insensitive;
 			       "*.example.com" allowed */
 	char *path;         /* .path: exact, or a prefix when it ends in "/""*" (slash star) */
-	char *upstream;     /* .upstream: name of an upstream, or "echo" */
-	int upstream_index; /* into config.upstreams; -1: echo */
+	char *upstream;     /* .upstream: name of an upstream, "echo" or "hub" */
+	int upstream_index; /* into config.upstreams, or one of enum config_builtin */
 	int listener_index; /* -1: all */
 	struct config_strings origins;      /* .origins, empty: any */
 	struct config_strings subprotocols; /* .subprotocols */
@@ -83,6 +88,10 @@ struct config_route {
 	char *auth_issuer;                   /* .auth.issuer, optional: any; jwt only */
 	bool auth_topics_all;                /* .auth.topics_default: all | none */
 	bool auth_refresh;                   /* .auth.refresh, false */
+	unsigned hub_topics;         /* .hub.topics_per_session, 100; 1..10000 */
+	unsigned hub_messages;       /* .hub.messages_per_second, 0: no limit */
+	uint64_t hub_bytes;          /* .hub.bytes_per_second, 0: no limit */
+	uint64_t hub_payload;        /* .hub.payload_size, 64KiB; up to 1MiB */
 	unsigned line;
 };
 

@@ -5,8 +5,7 @@
 #include "ops/config_address.h"
 #include "ops/config_build.h"
 
-/* Names that routes may give as upstream and that are no entry of upstreams[]; hub is kept for the
- * built-in one. */
+/* Names that routes may give as upstream and that are no entry of upstreams[]. */
 static bool is_builtin(const char *name)
 {
 	return strcmp(name, "echo") == 0 || strcmp(name, "hub") == 0;
@@ -63,15 +62,31 @@ static void resolve_upstream(
 {
 	char path[CONFIG_PATH_MAX];
 
-	r->upstream_index = -1;
+	r->upstream_index = CONFIG_UPSTREAM_ECHO;
 	if (!r->upstream || strcmp(r->upstream, "echo") == 0)
 		return;
+	if (strcmp(r->upstream, "hub") == 0) {
+		r->upstream_index = CONFIG_UPSTREAM_HUB;
+		return;
+	}
 	for (unsigned j = 0; j < c->n_upstreams && r->upstream_index < 0; j++)
 		if (same_text(r->upstream, c->upstreams[j].name))
 			r->upstream_index = (int)j;
 	config_index_format(path, "routes[%u].upstream", i);
 	if (r->upstream_index < 0)
 		config_build_error(b, path, "there is no upstream \"%s\"", r->upstream);
+}
+
+static void check_hub(struct config_build *b, const struct config_route *r, unsigned i)
+{
+	char path[CONFIG_PATH_MAX];
+	const struct config_node *route =
+		config_index_find(b->index, config_index_format(path, "routes[%u]", i));
+
+	if (r->upstream_index == CONFIG_UPSTREAM_HUB || !config_index_child(b->index, route, "hub"))
+		return;
+	config_index_format(path, "routes[%u].hub", i);
+	config_build_error(b, path, "only of use with upstream hub");
 }
 
 /* True when no WebSocket client can come by this route; false while its listener is unknown. */
@@ -209,6 +224,7 @@ static void check_route(struct config_build *b, const struct config *c, unsigned
 	resolve_upstream(b, c, i, r);
 	check_route_twin(b, c, r, i);
 	check_route_auth(b, c, r, i);
+	check_hub(b, r, i);
 	if (is_raw_only(c, r))
 		check_raw_only(b, r, i);
 

@@ -100,6 +100,12 @@ enum config_rule_flags {
 	X(out_queue, bytes, out_queue_bytes, BYTES, 0, "17MiB", 1, 2 * CONFIG_GIB)                 \
 	X(out_queue, messages, out_queue_messages, NUMBER, 0, "65535", 1, 1000000)
 
+#define CONFIG_KEYS_HUB(X)                                                                         \
+	X(hub, topics_per_session, hub_topics, NUMBER, 0, "100", 1, 10000)                         \
+	X(hub, messages_per_second, hub_messages, NUMBER, 0, "0", 0, 1000000)                      \
+	X(hub, bytes_per_second, hub_bytes, BYTES, 0, "0", 0, 64 * CONFIG_GIB)                  \
+	X(hub, payload_size, hub_payload, BYTES, 0, "64KiB", 1, CONFIG_MIB)
+
 #define CONFIG_KEYS_UPSTREAM(X)                                                                    \
 	X(upstream, buffer, buffer_bytes, BYTES, 0, "4MiB", 0, 64 * CONFIG_GIB)                    \
 	X(upstream, session_window, session_window, BYTES, 0, "256KiB", TG_LINK_WINDOW_MIN,        \
@@ -187,6 +193,10 @@ struct config_raw_route_auth {
 	unsigned audience_count;
 };
 
+struct config_raw_hub {
+	CONFIG_KEYS_HUB(CONFIG_RAW_MEMBER_)
+};
+
 struct config_raw_route {
 	char *listener, *host, *path, *upstream;
 	char **origins, **subprotocols;
@@ -194,6 +204,7 @@ struct config_raw_route {
 	struct config_raw_heartbeat heartbeat;
 	struct config_raw_out_queue out_queue;
 	struct config_raw_route_auth auth;
+	struct config_raw_hub hub;
 	CONFIG_KEYS_ROUTE(CONFIG_RAW_MEMBER_)
 };
 

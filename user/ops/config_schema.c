@@ -111,6 +111,8 @@ static const cyaml_schema_field_t route_auth_fields[] = {
 	CHOICE(topics_default, struct config_raw_route_auth, topics),
 	CHOICE(refresh, struct config_raw_route_auth, booleans), CYAML_FIELD_END};
 
+static const cyaml_schema_field_t hub_fields[] = {CONFIG_KEYS_HUB(NUMBER_) CYAML_FIELD_END};
+
 static const cyaml_schema_field_t route_fields[] = {
 	TEXT(listener, OPTIONAL, struct config_raw_route),
 	TEXT(host, OPTIONAL, struct config_raw_route),
@@ -123,6 +125,7 @@ static const cyaml_schema_field_t route_fields[] = {
 	CYAML_FIELD_MAPPING(
 		"out_queue", OPTIONAL, struct config_raw_route, out_queue, out_queue_fields),
 	CYAML_FIELD_MAPPING("auth", OPTIONAL, struct config_raw_route, auth, route_auth_fields),
+	CYAML_FIELD_MAPPING("hub", OPTIONAL, struct config_raw_route, hub, hub_fields),
 	CONFIG_KEYS_ROUTE(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_value_t route_entry = {
@@ -193,8 +196,8 @@ static const struct config_rule top_rules[] = {
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 
-static const struct config_rule route_rules[] = {CONFIG_KEYS_ROUTE(ROUTE)
-		CONFIG_KEYS_HEARTBEAT(ROUTE_BELOW) CONFIG_KEYS_OUT_QUEUE(ROUTE_BELOW)};
+static const struct config_rule route_rules[] = {CONFIG_KEYS_ROUTE(ROUTE) CONFIG_KEYS_HEARTBEAT(
+	ROUTE_BELOW) CONFIG_KEYS_OUT_QUEUE(ROUTE_BELOW) CONFIG_KEYS_HUB(ROUTE_BELOW)};
 
 static const struct config_rule upstream_rules[] = {
 	CONFIG_KEYS_UPSTREAM(UPSTREAM) CONFIG_KEYS_RECONNECT(UPSTREAM_BELOW)};

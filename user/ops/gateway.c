@@ -23,6 +23,13 @@ static const char *const *strings(const struct config_strings *s)
 	return s->n ? (const char *const *)s->item : NULL;
 }
 
+static unsigned upstream_of(int index)
+{
+	if (index == CONFIG_UPSTREAM_ECHO)
+		return UPSTREAM_ECHO;
+	return index == CONFIG_UPSTREAM_HUB ? UPSTREAM_HUB : UPSTREAM_CONFIGURED + (unsigned)index;
+}
+
 /* Translates the configuration into the net layer's terms. */
 static int translate(struct gateway *g)
 {
@@ -31,7 +38,8 @@ static int translate(struct gateway *g)
 	g->listeners = calloc(cfg->n_listeners, sizeof *g->listeners);
 	g->limits = calloc(cfg->n_routes, sizeof *g->limits);
 	g->routes = calloc(cfg->n_routes, sizeof *g->routes);
-	if (!g->listeners || !g->limits || !g->routes)
+	g->hub_limits = calloc(cfg->n_routes, sizeof *g->hub_limits);
+	if (!g->listeners || !g->limits || !g->routes || !g->hub_limits)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_listeners; i++) {
 		const struct config_listener *l = &cfg->listeners[i];
@@ -69,6 +77,12 @@ static int translate(struct gateway *g)
 			.name = r->path,
 			.upstream = r->upstream,
 		};
+		g->hub_limits[i] = (struct hub_limits){
+			.topics_per_session = r->hub_topics,
+			.messages_per_second = r->hub_messages,
+			.bytes_per_second = r->hub_bytes,
+			.payload_max = r->hub_payload,
+		};
 		g->routes[i] = (struct route){
 			.listener = r->listener_index,
 			.host = r->host,
@@ -77,7 +91,7 @@ static int translate(struct gateway *g)
 			.n_origins = r->origins.n,
 			.subprotocols = strings(&r->subprotocols),
 			.n_subprotocols = r->subprotocols.n,
-			.upstream = (unsigned)(r->upstream_index + 1),
+			.upstream = upstream_of(r->upstream_index),
 			.auth = r->auth_type == AUTH_NONE ? NULL : &g->policies[i],
 		};
 	}
@@ -355,6 +369,8 @@ static void destroy(struct gateway *g, struct handover *h)
 		if (g->workers[i].w)
 			worker_join(g->workers[i].w);
 	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
+		gateway_mail_drop(&g->workers[i]);
+	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
 		worker_destroy(g->workers[i].w);
 	for (unsigned i = 0; i < h->n_workers * h->n_listeners; i++)
 		if (h->fds[i] >= 0)
@@ -370,6 +386,7 @@ static void destroy(struct gateway *g, struct handover *h)
 	free(g->listeners);
 	free(g->limits);
 	free(g->routes);
+	free(g->hub_limits);
 }
 
 static int fail(int channel, const char *what, int err)

@@ -2,6 +2,7 @@
 #ifndef TIDEGATE_OPS_GATEWAY_INTERNAL_H
 #define TIDEGATE_OPS_GATEWAY_INTERNAL_H
 
+#include "app/hub.h"
 #include "app/session.h"
 #include "core/job.h"
 #include "net/listener.h"
@@ -15,9 +16,16 @@ enum gateway_mail {
 	MAIL_QUERY,  /* ptr: struct query */
 	MAIL_CRYPTO, /* ptr: struct crypto_job, done */
 	MAIL_KEYS,   /* ptr: struct auth_keys, a reference */
+	MAIL_TOPICS, /* app/exchange's */
 };
 
 struct query;
+
+enum gateway_upstream {
+	UPSTREAM_ECHO,
+	UPSTREAM_HUB,
+	UPSTREAM_CONFIGURED,
+};
 
 /* Everything of one worker. */
 struct gateway_worker {
@@ -27,7 +35,7 @@ struct gateway_worker {
 	struct sessions sessions;
 	struct tg_worker_stats *stats;
 	int *listener_fds;
-	struct upstream **upstreams;
+	struct upstream **upstreams; /* enum gateway_upstream, then those of the configuration */
 	size_t n_upstreams;
 	struct job drain;
 	uint64_t drain_cursor;
@@ -54,6 +62,8 @@ struct gateway {
 	struct auth_policy *policies; /* by route */
 	struct auth_key_spec *key_specs;
 	struct auth_opts auth;
+	struct hub_limits *hub_limits; /* by route */
+	struct exchange_peers peers;
 
 	_Atomic bool draining;
 };
@@ -71,6 +81,8 @@ void gateway_auth_reload(struct gateway *g, int keys_fd);
 /* Before the workers are told to stop; after they have ended. */
 void gateway_auth_stop(struct gateway *g);
 void gateway_auth_destroy(struct gateway *g);
+/* What was posted to a worker that has ended. In the main thread. */
+void gateway_mail_drop(struct gateway_worker *gw);
 
 /* gateway_drain.c: closes the sessions of a worker with 1001, spread over the drain period. In the
  * worker. */

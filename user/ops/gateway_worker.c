@@ -72,21 +72,27 @@ static int create_link(
 	return err;
 }
 
-/* Index 0 is the echo, the configured ones follow. */
 static int create_upstreams(struct gateway_worker *gw)
 {
-	const struct config *cfg = gw->gateway->cfg;
+	struct gateway *g = gw->gateway;
+	const struct config *cfg = g->cfg;
+	struct hub_opts hub = {
+		.peers = &g->peers, .mail_kind = MAIL_TOPICS, .limits = g->hub_limits};
 	int err;
 
-	gw->upstreams = calloc(cfg->n_upstreams + 1, sizeof *gw->upstreams);
+	gw->upstreams = calloc(UPSTREAM_CONFIGURED + cfg->n_upstreams, sizeof *gw->upstreams);
 	if (!gw->upstreams)
 		return -ENOMEM;
-	err = upstream_echo_create(&gw->net, &gw->upstreams[0]);
+	err = upstream_echo_create(&gw->net, &gw->upstreams[UPSTREAM_ECHO]);
 	if (err)
 		return err;
-	gw->n_upstreams = 1;
+	gw->n_upstreams++;
+	err = hub_create(&gw->net, &hub, &gw->upstreams[UPSTREAM_HUB]);
+	if (err)
+		return err;
+	gw->n_upstreams++;
 	for (unsigned i = 0; i < cfg->n_upstreams; i++) {
-		err = create_link(gw, &cfg->upstreams[i], &gw->upstreams[i + 1]);
+		err = create_link(gw, &cfg->upstreams[i], &gw->upstreams[UPSTREAM_CONFIGURED + i]);
 		if (err)
 			return err;
 		gw->n_upstreams++;
@@ -154,6 +160,9 @@ static void on_mail(struct worker *w, const struct mailbox_msg *msg)
 	case MAIL_KEYS:
 		auth_keys_swap(&gw->sessions.auth, msg->ptr);
 		break;
+	case MAIL_TOPICS:
+		exchange_mail(hub_exchange(gw->upstreams[UPSTREAM_HUB]), msg);
+		break;
 	}
 }
 
@@ -162,12 +171,16 @@ static void on_stop(struct worker *w)
 	struct gateway_worker *gw = worker_of(w);
 	struct mailbox_msg msg;
 
-	while (mailbox_pop(w->mailbox, &msg))
+	while (mailbox_pop(w->mailbox, &msg)) {
 		if (msg.kind == MAIL_QUERY || msg.kind == MAIL_CRYPTO || msg.kind == MAIL_KEYS)
 			on_mail(w, &msg);
+		else if (msg.kind == MAIL_TOPICS)
+			exchange_drop(&msg);
+	}
 	gateway_query_stop(gw);
 	conn_net_close_all(&gw->net);
-	for (size_t i = 0; i < gw->n_upstreams; i++)
+	/* The hub last: links hold on to it. */
+	for (size_t i = gw->n_upstreams; i-- > 0;)
 		gw->upstreams[i]->ops->destroy(gw->upstreams[i]);
 	free(gw->upstreams);
 	sessions_fini(&gw->sessions);
@@ -214,6 +227,15 @@ static unsigned ring_slots(const struct config *cfg)
 	return (unsigned)most;
 }
 
+void gateway_mail_drop(struct gateway_worker *gw)
+{
+	struct mailbox_msg msg;
+
+	while (gw->w && mailbox_pop(gw->w->mailbox, &msg))
+		if (msg.kind == MAIL_TOPICS)
+			exchange_drop(&msg);
+}
+
 int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 {
 	const struct config *cfg = g->cfg;
@@ -223,6 +245,7 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 	job_register(&worker_ops);
 	link_register(&worker_ops);
 	g->n_workers = n_workers;
+	g->peers.n = n_workers;
 	g->workers = calloc(g->n_workers, sizeof *g->workers);
 	g->stats = aligned_alloc(64, g->n_workers * sizeof *g->stats);
 	if (!g->workers || !g->stats)

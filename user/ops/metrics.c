@@ -118,6 +118,15 @@ static void put_by_reason(FILE *f, const struct metrics_input *in)
 		fprintf(f, "tidegate_auth_failures_total{reason=\"%s\"} %" PRIu64 "\n",
 			auth_failure_name(k), sum);
 	}
+	put_head(f, "tidegate_hub_refused_total", "counter",
+		"Requests to the hub that were refused, by the code of the answer");
+	for (unsigned k = 0; k < HUB_ERRORS; k++) {
+		uint64_t sum = 0;
+		for (unsigned i = 0; i < in->n_workers; i++)
+			sum += in->workers[i].hub_refused[k];
+		fprintf(f, "tidegate_hub_refused_total{code=\"%s\"} %" PRIu64 "\n",
+			hub_error_name(k), sum);
+	}
 }
 
 /* The path and policy were seen at an earlier route already. */

@@ -27,7 +27,7 @@ class TestProtocol(FakeCase):
         self.assertEqual((kind, session, flags), (HELLO, 0, 0))
         magic, version, worker, sw, lw, pm, mm, features = struct.unpack("!IHHIIIII", payload[:28])
         self.assertEqual((magic, version, worker, sw, lw, pm, mm, features),
-                         (MAGIC, 1, 0, 64 * 1024, 8 << 20, 32768, 16 << 20, 0))
+                         (MAGIC, 1, 0, 64 * 1024, 8 << 20, 32768, 16 << 20, 1))
         self.assertTrue(payload[28:].startswith(b"test-"))
         self.link.send(HELLO, payload=hello())
         wait_for(self.gw.ready)

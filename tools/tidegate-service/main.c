@@ -43,10 +43,14 @@ static const char usage[] =
 	"(400..599)\n"
 	"                            stall           accept sessions, then grant no credit\n"
 	"                            silent          never answer the opening of a session\n"
+	"                            topics          subscribe to `topic=TOPIC` of the query, "
+	"publish there what comes\n"
 	"  --per-session           `mode=MODE` in a session's query, or MODE as the last part of "
 	"its path, goes first\n"
 	"  --commands              text messages in echo mode are commands: `close CODE [REASON]`, "
-	"`whoami`, `send BYTES`\n"
+	"`whoami`, `send BYTES`,\n"
+	"                          `subscribe TOPIC`, `unsubscribe TOPIC`, `publish TOPIC TEXT`, "
+	"`publish-binary TOPIC TEXT`\n"
 	"  --name NAME             as told to gateways (tidegate-service)\n"
 	"  --session-window BYTES  of flow control, 4096..1073741824 (262144)\n"
 	"  --drain MS              how long to wait for sessions to end after SIGTERM (1000)\n"
@@ -242,6 +246,7 @@ static int serve(struct tg_link_server *server, struct options *o, int signals)
 int main(int argc, char **argv)
 {
 	struct options o = {.drain_ms = DRAIN_MS, .modes.name = "tidegate-service"};
+	modes_init(&o.modes);
 	int status = parse_options(argc, argv, &o);
 	if (status >= 0)
 		return status;

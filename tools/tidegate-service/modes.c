@@ -19,6 +19,9 @@ struct client {
 	struct tg_link_session *session;
 	struct mode mode;
 	struct replies replies;
+	bool is_blocked;
+	TAILQ_ENTRY(client) on_blocked;
+	char *topic; /* MODE_TOPICS */
 };
 
 uint64_t modes_now_ms(void)
@@ -57,6 +60,7 @@ bool mode_parse(const char *text, size_t len, struct mode *ret)
 		{"reject", MODE_REJECT},
 		{"stall", MODE_STALL},
 		{"silent", MODE_SILENT},
+		{"topics", MODE_TOPICS},
 	};
 	struct mode m = {.status = 403};
 	uint32_t v;
@@ -103,6 +107,22 @@ static struct mode session_mode(const struct modes *m, const struct tg_link_sess
 	return mode;
 }
 
+/* The value of a key of the query, or NULL. */
+static char *query_value(const struct tg_link_session *s, const char *key)
+{
+	char text[QUERY_MAX];
+	size_t key_len = strlen(key);
+	if (tg_link_session_meta(s, NULL, "query", text, sizeof(text)) < 0)
+		return NULL;
+	for (const char *p = text; *p;) {
+		size_t len = strcspn(p, "&");
+		if (len > key_len && p[key_len] == '=' && memcmp(p, key, key_len) == 0)
+			return strndup(p + key_len + 1, len - key_len - 1);
+		p += len + (p[len] == '&');
+	}
+	return NULL;
+}
+
 static void on_open(void *ctx, struct tg_link_session *s)
 {
 	struct mode mode = session_mode(ctx, s);
@@ -120,6 +140,11 @@ static void on_open(void *ctx, struct tg_link_session *s)
 	tg_link_session_set_manual(s, mode.kind != MODE_HANG);
 	if (mode.kind != MODE_SILENT)
 		tg_link_accept(s, NULL);
+	if (mode.kind == MODE_TOPICS) {
+		c->topic = query_value(s, "topic");
+		if (!c->topic || tg_link_subscribe(s, c->topic) < 0)
+			tg_link_close(s, 1008, "no topic, or topics are not to be had", 0);
+	}
 }
 
 static struct line *line_of(struct modes *m, uint32_t delay_ms)
@@ -147,13 +172,38 @@ static void reply_free(struct modes *m, struct reply *r)
 	free(r);
 }
 
+static int publish(struct client *c, const struct reply *r)
+{
+	char topic[256];
+	memcpy(topic, r->data, r->topic_len);
+	topic[r->topic_len] = 0;
+	return tg_link_publish(tg_link_session_link(c->session), topic, r->data + r->topic_len,
+		r->len - r->topic_len, r->text);
+}
+
+static void block(struct modes *m, struct client *c, bool blocked)
+{
+	if (c->is_blocked == blocked)
+		return;
+	c->is_blocked = blocked;
+	if (blocked)
+		TAILQ_INSERT_TAIL(&m->blocked, c, on_blocked);
+	else
+		TAILQ_REMOVE(&m->blocked, c, on_blocked);
+}
+
 /* Sends what this client's replies may be sent of, in order. */
 static void replies_send(struct modes *m, struct client *c)
 {
+	block(m, c, false);
 	for (struct reply *r; (r = TAILQ_FIRST(&c->replies)) && !r->waiting;) {
-		int err = tg_link_send(c->session, r->data, r->len, r->text);
-		if (err == -EAGAIN)
-			return; /* on_writable goes on */
+		int err = r->topic_len ? publish(c, r)
+				       : tg_link_send(c->session, r->data, r->len, r->text);
+		if (err == -EAGAIN) {
+			/* on_writable goes on; but nobody tells of a link's credit. */
+			block(m, c, r->topic_len);
+			return;
+		}
 		tg_link_consume(c->session, r->consumes);
 		if (err == -EMSGSIZE || err == -ENOMEM)
 			tg_link_close(c->session, 1011, "reply cannot be sent", 0);
@@ -224,6 +274,51 @@ static void send_pattern(struct modes *m, struct client *c, uint32_t len, size_t
 	free(data);
 }
 
+/* Publishes, behind the replies that wait already. */
+static void publish_later(struct modes *m, struct client *c, const char *topic, size_t topic_len,
+	const void *data, size_t len, bool text, size_t consumes)
+{
+	struct reply *r = topic_len < 256 ? malloc(sizeof(*r) + topic_len + len) : NULL;
+	if (!r) {
+		tg_link_close(c->session, 1013, "too much to remember", 0);
+		return;
+	}
+	*r = (struct reply){.client = c,
+		.text = text,
+		.len = topic_len + len,
+		.topic_len = topic_len,
+		.consumes = consumes};
+	memcpy(r->data, topic, topic_len);
+	if (len)
+		memcpy(r->data + topic_len, data, len);
+	TAILQ_INSERT_TAIL(&c->replies, r, on_client);
+	replies_send(m, c);
+}
+
+/* "subscribe TOPIC", "unsubscribe TOPIC", "publish TOPIC TEXT", "publish-binary TOPIC TEXT". False:
+ * none of them. */
+static bool topic_command(struct modes *m, struct client *c, const char *text, size_t len)
+{
+	static const char *const words[] = {
+		"subscribe ", "unsubscribe ", "publish ", "publish-binary "};
+	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		size_t word = strlen(words[i]);
+		if (strncmp(text, words[i], word) != 0)
+			continue;
+		const char *topic = text + word;
+		if (i < 2) {
+			(i ? tg_link_unsubscribe : tg_link_subscribe)(c->session, topic);
+			tg_link_consume(c->session, len);
+			return true;
+		}
+		size_t topic_len = strcspn(topic, " ");
+		const char *data = topic + topic_len + (topic[topic_len] == ' ');
+		publish_later(m, c, topic, topic_len, data, strlen(data), i == 2, len);
+		return true;
+	}
+	return false;
+}
+
 /* "close CODE [REASON]", "whoami", "send BYTES". False: no command, to be echoed. */
 static bool command(struct modes *m, struct client *c, const char *data, size_t len)
 {
@@ -242,6 +337,8 @@ static bool command(struct modes *m, struct client *c, const char *data, size_t 
 		send_pattern(m, c, v, len);
 		return true;
 	}
+	if (topic_command(m, c, text, len))
+		return true;
 	if (strncmp(text, "close ", 6) != 0)
 		return false;
 	char *code = text + 6, *end = code + strcspn(code, " ");
@@ -281,6 +378,9 @@ static void on_message(
 	case MODE_UPPERCASE:
 		uppercase(m, c, data, len, text);
 		break;
+	case MODE_TOPICS:
+		publish_later(m, c, c->topic, strlen(c->topic), data, len, text, len);
+		break;
 	case MODE_HANG:
 	case MODE_STALL:
 	case MODE_SILENT:
@@ -301,6 +401,8 @@ static void on_close(void *ctx, struct tg_link_session *s, const struct tg_link_
 		return; /* rejected */
 	for (struct reply *r; (r = TAILQ_FIRST(&c->replies));)
 		reply_free(ctx, r);
+	block(ctx, c, false);
+	free(c->topic);
 	free(c);
 }
 
@@ -324,9 +426,27 @@ const struct tg_link_ops modes_ops = {
 	.on_writable = on_writable,
 };
 
+void modes_init(struct modes *m)
+{
+	TAILQ_INIT(&m->blocked);
+}
+
+/* Each client that waits is tried once: it goes to the end of the list when it has to wait on. */
+static void publish_blocked(struct modes *m)
+{
+	struct client *last = TAILQ_LAST(&m->blocked, blocked), *c = NULL;
+	while (c != last) {
+		c = TAILQ_FIRST(&m->blocked);
+		replies_send(m, c);
+	}
+}
+
 int modes_run(struct modes *m, uint64_t now_ms)
 {
 	uint64_t next = UINT64_MAX;
+	publish_blocked(m);
+	if (!TAILQ_EMPTY(&m->blocked))
+		next = now_ms + 1;
 	for (unsigned i = 0; i < m->n_lines; i++) {
 		struct line *line = &m->lines[i];
 		for (struct reply *r; (r = TAILQ_FIRST(&line->replies));) {

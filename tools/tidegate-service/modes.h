@@ -16,6 +16,7 @@ enum mode_kind {
 	MODE_REJECT,    /* refuses the session with `status` */
 	MODE_STALL,     /* accepts, then grants no credit any more */
 	MODE_SILENT,    /* never answers OPEN */
+	MODE_TOPICS,    /* subscribes the session to a topic and publishes there what it says */
 };
 
 struct mode {
@@ -32,7 +33,8 @@ struct reply {
 	uint64_t due_ms;
 	bool waiting; /* on_line */
 	bool text;
-	size_t consumes; /* bytes of the message it answers */
+	size_t topic_len; /* not 0: data begins with a topic to be published to */
+	size_t consumes;  /* bytes of the message it answers */
 	size_t len;
 	uint8_t data[];
 };
@@ -49,6 +51,8 @@ enum {
 	LINES_MAX = 32, /* different delays at a time */
 };
 
+TAILQ_HEAD(blocked, client);
+
 struct modes {
 	struct mode mode;
 	bool per_session; /* ?mode=… of the query, or the path's last part, goes before `mode` */
@@ -56,11 +60,14 @@ struct modes {
 	const char *name;
 	struct line lines[LINES_MAX];
 	unsigned n_lines;
+	struct blocked blocked; /* clients with a publication that waits for link credit */
 };
 
 /* "echo", "uppercase", "delay:MS" (up to an hour), "hang", "reject", "reject:STATUS", "stall",
- * "silent". False: none of them. */
+ * "silent", "topics". False: none of them. */
 bool mode_parse(const char *text, size_t len, struct mode *ret);
+
+void modes_init(struct modes *m);
 
 /* ctx of these call-backs is a struct modes, zeroed but for its options. */
 extern const struct tg_link_ops modes_ops;

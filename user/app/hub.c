@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "app/session.h"
+#include "proto/utf8.h"
 
 enum {
 	CHUNK_BYTES = 64 * 1024,
@@ -371,6 +372,10 @@ static bool service_publish(struct net *n, const char *topic, size_t topic_len, 
 
 	if (!service_topic(h, topic, topic_len, false))
 		return true;
+	if (text && !utf8_valid(data, len)) {
+		stats_of(h)->hub_refused[HUB_ERROR_MALFORMED]++;
+		return true;
+	}
 	err = exchange_publish(
 		h->ex, topic, topic_len, text ? EXCHANGE_TEXT : EXCHANGE_BINARY, data, len);
 	if (err && err != -EAGAIN) {

@@ -141,6 +141,7 @@ static void say_hello(struct link *l)
 		.link_window = o->link_window,
 		.payload_max = TG_LINK_MESSAGE_PAYLOAD_MAX,
 		.message_max = (uint32_t)o->message_max,
+		.features = l->up->base.net->topics ? TG_LINK_FEATURE_TOPICS : 0,
 		.name = o->instance,
 		.name_len = strlen(o->instance),
 	};
@@ -170,6 +171,7 @@ static void on_connect(struct worker *w, struct ring *r, uint64_t ud, int res, u
 	l->state = LINK_HELLO;
 	l->heard_ms = w->now_ms;
 	l->window = (struct link_window){0};
+	l->publish_cost = 0;
 	say_hello(l);
 	link_recv_arm(l);
 }
@@ -325,6 +327,7 @@ static void end(struct link *l, int error)
 	struct link_upstream *up = l->up;
 	bool connected = l->state == LINK_HELLO || l->state == LINK_UP;
 
+	topic_pause_end(&l->publications);
 	if (l->state == LINK_UP) {
 		atomic_fetch_sub(&up->n_up, 1);
 		/* One that fails as soon as it is up is not to be tried at full speed for ever. */
@@ -399,6 +402,7 @@ static void create_links(struct link_upstream *up, struct link_registry *reg)
 		struct link *l = &up->links[i];
 
 		l->up = up;
+		l->publications.resume = link_publications_resume;
 		l->nth = i;
 		l->endpoint = &up->endpoints[i];
 		l->endpoint_hash = link_hash(l->endpoint->name, strlen(l->endpoint->name));
@@ -509,6 +513,7 @@ void link_upstream_destroy(struct upstream *u)
 	for (unsigned i = 0; i < up->opts.n_endpoints; i++) {
 		struct link *l = &up->links[i];
 
+		topic_pause_end(&l->publications);
 		say_goodbye(l);
 		cancel_now(l, LINK_ARMED_CONNECT, OP_LINK_CONNECT);
 		cancel_now(l, LINK_ARMED_RECV, OP_LINK_RECV);

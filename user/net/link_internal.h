@@ -16,6 +16,7 @@
 
 #include "core/job.h"
 #include "net/link.h"
+#include "net/topic_ops.h"
 #include "proto/link_codec.h"
 
 enum {
@@ -138,8 +139,10 @@ struct link {
 
 	/* From the service's HELLO. */
 	uint32_t session_window, payload_max, message_max;
-	uint32_t credit;           /* link credit towards the service */
-	struct link_window window; /* what the service may send */
+	uint32_t credit;                 /* link credit towards the service */
+	struct link_window window;       /* what the service may send */
+	struct topic_pause publications; /* while they find no room */
+	uint32_t publish_cost;           /* of what was taken since, for which credit is withheld */
 
 	uint8_t *in;
 	uint32_t in_head, in_tail;
@@ -286,6 +289,8 @@ void link_out_done(struct link *l, size_t len);
 void link_out_drop(struct link *l);
 /* Sends what there is, unless a send is under way. flags: besides MSG_NOSIGNAL. */
 void link_send(struct link *l, int flags);
+/* Publications are taken again. */
+void link_publications_resume(struct topic_pause *p);
 /* Gives the link a turn: it has something to send. */
 void link_kick(struct link *l);
 void link_recv_arm(struct link *l);
@@ -315,6 +320,8 @@ void link_session_accept(struct link *l, const struct link_header *h, const uint
 void link_session_reject(struct link *l, const struct link_header *h, const uint8_t *payload);
 void link_session_message(struct link *l, const struct link_header *h, const uint8_t *payload);
 void link_session_close(struct link *l, const struct link_header *h, const uint8_t *payload);
+/* SUBSCRIBE, UNSUBSCRIBE. */
+void link_session_topic(struct link *l, const struct link_header *h, const uint8_t *payload);
 void link_session_credit(struct link *l, uint64_t id, uint32_t bytes);
 /* What the session had on a link that is over: counts the messages lost and forgets the rest. */
 void link_session_reset(struct link_upstream *up, struct link_session *s);

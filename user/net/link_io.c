@@ -198,23 +198,40 @@ static void on_hello(struct link *l, const struct link_header *h, const uint8_t 
 		link_established(l, &hello);
 }
 
-/* Without TG_LINK_FEATURE_TOPICS these have no effect, but they obey the same rules. */
-static void on_topic(struct link *l, const struct link_header *h, const uint8_t *payload)
+void link_publications_resume(struct topic_pause *p)
 {
+	struct link *l = (struct link *)((char *)p - offsetof(struct link, publications));
+
+	if (l->state != LINK_UP)
+		return;
+	link_window_consume(&l->window, l->publish_cost);
+	l->publish_cost = 0;
+	link_kick(l);
+}
+
+/* Credit for what finds no room is withheld until it does: then the service cannot send more of it
+ * than its window. */
+static void on_publish(struct link *l, const struct link_header *h, const uint8_t *payload)
+{
+	struct net *n = l->up->base.net;
+	uint32_t cost = link_cost(h->length);
 	struct link_publish publish;
 	const char *why;
 
-	if (h->type != TG_LINK_PUBLISH) {
-		if (link_topic_parse(payload, h->length, &why))
-			link_bad_frame(l, TG_LINK_ERROR_PROTOCOL, why);
+	if (link_publish_parse(payload, h->length, &publish, &why)) {
+		link_bad_frame(l, TG_LINK_ERROR_PROTOCOL, why);
 		return;
 	}
-	if (link_publish_parse(payload, h->length, &publish, &why))
-		link_bad_frame(l, TG_LINK_ERROR_PROTOCOL, why);
-	else if (link_window_take(&l->window, l->up->opts.link_window, link_cost(h->length)))
+	if (link_window_take(&l->window, l->up->opts.link_window, cost)) {
 		link_bad_frame(l, TG_LINK_ERROR_FLOW, "PUBLISH without link credit");
+		return;
+	}
+	if (n->topics &&
+		!n->topics->publish(n, publish.topic, publish.topic_len,
+			h->flags & TG_LINK_FLAG_TEXT, publish.data, publish.len, &l->publications))
+		l->publish_cost += cost;
 	else
-		link_window_consume(&l->window, link_cost(h->length));
+		link_window_consume(&l->window, cost);
 }
 
 static void on_credit(struct link *l, const struct link_header *h, const uint8_t *payload)
@@ -290,8 +307,10 @@ static void on_frame(struct link *l, const struct link_header *h, const uint8_t 
 		break;
 	case TG_LINK_SUBSCRIBE:
 	case TG_LINK_UNSUBSCRIBE:
+		link_session_topic(l, h, payload);
+		break;
 	case TG_LINK_PUBLISH:
-		on_topic(l, h, payload);
+		on_publish(l, h, payload);
 		break;
 	case TG_LINK_CREDIT:
 		on_credit(l, h, payload);

@@ -159,6 +159,24 @@ void link_session_close(struct link *l, const struct link_header *h, const uint8
 	conn_close(s->conn, close.code, reason, CLOSE_UPSTREAM);
 }
 
+void link_session_topic(struct link *l, const struct link_header *h, const uint8_t *payload)
+{
+	struct link_session *s = find(l, h->session);
+	struct net *n = l->up->base.net;
+	const char *why, *topic = (const char *)payload;
+
+	if (link_topic_parse(payload, h->length, &why)) {
+		link_bad_frame(l, TG_LINK_ERROR_PROTOCOL, why);
+		return;
+	}
+	if (!s || !s->conn || !n->topics)
+		return;
+	if (h->type == TG_LINK_SUBSCRIBE)
+		n->topics->subscribe(n, s->conn, topic, h->length);
+	else
+		n->topics->unsubscribe(n, s->conn, topic, h->length);
+}
+
 void link_session_credit(struct link *l, uint64_t id, uint32_t bytes)
 {
 	struct link_session *s = find(l, id);

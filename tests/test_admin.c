@@ -255,6 +255,12 @@ static void test_bad_queries(void **state)
 		{"POST /v1/kick?session=1&code=5000", "code must be"},
 		{"POST /v1/kick?session=1&reason=%ff", "reason must be"},
 		{"POST /v1/kick?limit=1", "unknown query key: limit"},
+		{"GET /v1/topics?prefix=%ff", "prefix must be UTF-8"},
+		{"GET /v1/topics?topic=a", "unknown query key: topic"},
+		{"POST /v1/publish", "give the topic"},
+		{"POST /v1/publish?topic=a/*", "topic must be a topic"},
+		{"POST /v1/publish?topic=a//b", "topic must be a topic"},
+		{"POST /v1/publish?topic=%ff", "topic must be a topic"},
 		{"POST /v1/drain?now=1", "unknown query key: now"},
 	};
 
@@ -361,6 +367,63 @@ static void test_drain(void **state)
 	assert_error(LOCAL, "POST /v1/drain", 500, strerror(EIO));
 }
 
+static void test_topics(void **state)
+{
+	json_t *j = ask_json("GET /v1/topics", 200);
+	json_t *list = json_object_get(j, "topics");
+
+	assert_int_equal(number(j, "matched"), 3);
+	assert_int_equal(json_array_size(list), 3);
+	assert_string_equal(text(json_array_get(list, 1), "topic"), "room/*");
+	assert_int_equal(number(json_array_get(list, 1), "sessions"), 2);
+	assert_string_equal(text(json_array_get(list, 2), "topic"), "caf\303\251");
+	json_decref(j);
+
+	j = ask_json("GET /v1/topics?prefix=room/&limit=1", 200);
+	assert_int_equal(number(j, "matched"), 2);
+	assert_int_equal(json_array_size(json_object_get(j, "topics")), 1);
+	assert_string_equal(fake.last_topics.prefix, "room/");
+	assert_int_equal(fake.last_topics.limit, 1);
+	json_decref(j);
+}
+
+/* A body of `len` bytes of 'x', and the status it is answered with. */
+static int publish_long(size_t len)
+{
+	char *headers = malloc(len + 64);
+	int n = snprintf(headers, 64, "Content-Length: %zu\r\n\r\n", len);
+
+	memset(headers + n, 'x', len);
+	headers[n + len] = '\0';
+	struct reply r = ask_with(LOCAL, "POST /v1/publish?topic=a", headers);
+	free(headers);
+	free(r.body);
+	return r.status;
+}
+
+static void test_publish(void **state)
+{
+	struct reply r = ask_with(
+		LOCAL, "POST /v1/publish?topic=caf%C3%A9/1", "Content-Length: 7\r\n\r\n{\"a\":1}");
+
+	assert_int_equal(r.status, 200);
+	free(r.body);
+	fake_sync(&fake);
+	assert_string_equal(fake.last_topic, "caf\303\251/1");
+	assert_string_equal(fake.last_data, "{\"a\":1}");
+	r = ask_with(LOCAL, "POST /v1/publish?topic=a", "Content-Length: 1\r\n\r\n\xff");
+	assert_int_equal(r.status, 400);
+	free(r.body);
+	assert_int_equal(publish_long(ADMIN_PUBLISH_MAX), 200);
+	assert_int_equal(publish_long(ADMIN_PUBLISH_MAX + 1), 413);
+	/* No other path takes one. */
+	r = ask_with(LOCAL, "POST /v1/kick?session=1", "Content-Length: 1\r\n\r\nx");
+	assert_int_equal(r.status, 400);
+	free(r.body);
+	fake.publish_error = -ENOBUFS;
+	assert_error(LOCAL, "POST /v1/publish?topic=a", 503, "too many publications");
+}
+
 static void test_timeouts(void **state)
 {
 	fake.conns_error = fake.links_error = -ETIMEDOUT;
@@ -408,6 +471,8 @@ int main(void)
 		WITH_ADMIN(test_paths_and_methods),
 		WITH_ADMIN(test_bodies_are_refused),
 		WITH_ADMIN(test_kick),
+		WITH_ADMIN(test_topics),
+		WITH_ADMIN(test_publish),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_timeouts),
 		cmocka_unit_test(test_keys_against_a_guard_page),

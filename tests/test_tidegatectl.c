@@ -275,6 +275,10 @@ static void test_usage_errors(void **state)
 		{"conns|--limit", "--limit needs a value"},
 		{"status|--limit|3", "status takes no --limit"},
 		{"conns|--code|1000", "conns takes no --code"},
+		{"publish", "publish needs a topic and data"},
+		{"publish|a", "publish needs a topic and data"},
+		{"publish|a|b|c", "unexpected argument: c"},
+		{"topics|--route|/x", "topics takes no --route"},
 		{"kick", "kick needs either --session or --route"},
 		{"kick|--session|1|--route|/x", "kick needs either --session or --route"},
 		{"--socket|/x|--instance|y|status", "--socket and --instance exclude each other"},
@@ -291,12 +295,26 @@ static void test_usage_errors(void **state)
 	assert_result(run("kick|--session|1|--code|1005"), 2, "", "code must be");
 }
 
+static void test_topics(void **state)
+{
+	assert_result(run("topics|--prefix|room/"), 0, "room/*\n2 of 2 topics\n", "");
+	assert_result(run("topics|--limit|1"), 0, "1 of 3 topics; --limit N shows more\n", "");
+	assert_result(run("publish|a/b|{\"x\": [1]}"), 0, "published\n", "");
+	assert_string_equal(fake.last_topic, "a/b");
+	assert_string_equal(fake.last_data, "{\"x\": [1]}");
+	assert_result(run("publish|a||--json"), 0, "\"published\": true", "");
+	assert_int_equal(fake.last_data_len, 0);
+	assert_result(run("publish|a/*|x"), 2, "", "topic must be a topic");
+	fake.publish_error = -ENOBUFS;
+	assert_result(run("publish|a|x"), 1, "", "too many publications are waiting already\n");
+}
+
 static void test_help(void **state)
 {
 	assert_result(run_as(getuid(), "--help"), 0, "Usage: tidegatectl ", "");
 	assert_result(run_as(getuid(), "--version"), 0, "tidegatectl " TG_VERSION "\n", "");
 	static const char *const commands[] = {
-		"status", "workers", "conns", "links", "kick", "drain"};
+		"status", "workers", "conns", "links", "topics", "publish", "kick", "drain"};
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		char args[64], part[64];
 		snprintf(args, sizeof(args), "%s|--help", commands[i]);
@@ -508,6 +526,7 @@ int main(void)
 		WITH_ADMIN(test_conns_filters),
 		WITH_ADMIN(test_links),
 		WITH_ADMIN(test_kick),
+		WITH_ADMIN(test_topics),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_json),
 		WITH_ADMIN(test_huge_list),

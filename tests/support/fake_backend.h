@@ -35,6 +35,10 @@ struct fake_backend {
 	atomic_uint drains, conns_calls;
 	struct conns_query last_conns; /* what was asked last */
 	struct kick_query last_kick;
+	struct topics_query last_topics;
+	int publish_error;
+	char last_topic[256], last_data[64]; /* published, cut to fit */
+	size_t last_data_len;
 };
 
 /* Orders what was written before it, in one thread, before what is read after it in another. A
@@ -191,6 +195,45 @@ static inline int fake_kick(void *ctx, const struct kick_query *q, size_t *ret_k
 	return 0;
 }
 
+/* Three topics, heard by 3, 2 and 1. */
+static inline int fake_topics(void *ctx, const struct topics_query *q, struct topic_info **ret,
+	size_t *ret_n, size_t *ret_matched)
+{
+	static const char *const names[] = {"room/1", "room/*", "caf\303\251"};
+	struct fake_backend *f = ctx;
+	struct topic_info *topics = calloc(3, sizeof(*topics));
+	size_t n = 0, matched = 0;
+
+	assert(topics);
+	f->last_topics = *q;
+	for (unsigned i = 0; i < 3; i++) {
+		if (strncmp(names[i], q->prefix, strlen(q->prefix)))
+			continue;
+		matched++;
+		if (n == q->limit)
+			continue;
+		strcpy(topics[n].topic, names[i]);
+		topics[n++].sessions = 3 - i;
+	}
+	fake_sync(f);
+	*ret = topics;
+	*ret_n = n;
+	*ret_matched = matched;
+	return 0;
+}
+
+static inline int fake_publish(void *ctx, const char *topic, const void *data, size_t len)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	strcpy(f->last_topic, topic);
+	snprintf(f->last_data, sizeof(f->last_data), "%.*s", (int)len, (const char *)data);
+	f->last_data_len = len;
+	fake_sync(f);
+	return f->publish_error;
+}
+
 static inline int fake_drain(void *ctx)
 {
 	struct fake_backend *f = ctx;
@@ -248,6 +291,8 @@ static inline struct admin_backend fake_backend_ops(struct fake_backend *f)
 		.conns = fake_conns,
 		.links = fake_links,
 		.kick = fake_kick,
+		.topics = fake_topics,
+		.publish = fake_publish,
 		.drain = fake_drain,
 		.ready = fake_ready,
 	};

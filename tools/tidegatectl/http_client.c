@@ -158,20 +158,26 @@ int http_reply_parse(char *data, size_t len, struct http_reply *ret)
 	return 0;
 }
 
-int http_ask(const char *path, const char *method, const char *target, struct http_reply *ret)
+int http_ask(const char *path, const char *method, const char *target, const char *body,
+	struct http_reply *ret)
 {
 	struct http_reply reply = {0};
-	char *request = NULL;
+	char *request = NULL, length[64] = "";
 	size_t len = 0;
 	int fd = dial(path);
 	if (fd < 0)
 		return fd;
 
+	if (!strcmp(method, "POST"))
+		snprintf(
+			length, sizeof(length), "Content-Length: %zu\r\n", body ? strlen(body) : 0);
 	int n = asprintf(&request,
 		"%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tidegatectl\r\n"
 		"Connection: close\r\n%s\r\n",
-		method, target, strcmp(method, "POST") ? "" : "Content-Length: 0\r\n");
+		method, target, length);
 	int r = n < 0 ? -ENOMEM : send_all(fd, request, (size_t)n);
+	if (!r && body)
+		r = send_all(fd, body, strlen(body));
 	free(n < 0 ? NULL : request);
 	if (!r)
 		r = receive_all(fd, &reply.data, &len);

@@ -17,10 +17,11 @@ struct http_reply {
 	char *data; /* to be freed */
 };
 
-/* Sends METHOD TARGET to the Unix socket at path. 0, or -errno: of connecting; -ETIMEDOUT after
- * HTTP_SILENCE_S without a byte; -EPROTO when the answer is malformed or cut short; -EFBIG;
- * -ENAMETOOLONG for path. */
-int http_ask(const char *path, const char *method, const char *target, struct http_reply *ret);
+/* Sends METHOD TARGET, and body (of a POST; may be NULL), to the Unix socket at path. 0, or -errno:
+ * of connecting; -ETIMEDOUT after HTTP_SILENCE_S without a byte; -EPROTO when the answer is
+ * malformed or cut short; -EFBIG; -ENAMETOOLONG for path. */
+int http_ask(const char *path, const char *method, const char *target, const char *body,
+	struct http_reply *ret);
 
 /* Takes an answer apart, all of it in data, which is changed: chunks are joined and data[len]
  * becomes NUL, so data has room for one byte more. Pure. 0 with ret->status, body and len, or

@@ -32,17 +32,20 @@ enum parameter {
 	SECRET_FILE,
 	SUBJECT,
 	EXPIRES,
+	PREFIX,
+	TOPIC, /* an argument, not an option */
 	PARAMETERS,
 };
 
 static const char *const parameter_names[PARAMETERS] = {
 	"limit", "route", "listener", "peer", "session", "code", "reason", "slow",
-	"secret-file", "subject", "expires"};
+	"secret-file", "subject", "expires", "prefix", "topic"};
 
 struct command {
 	const char *name, *usage, *summary, *help;
 	const char *method, *path; /* NULL: nothing is asked of a gateway */
 	unsigned takes;            /* bits: 1 << enum parameter */
+	bool publishes;            /* takes a topic and data as arguments */
 	bool (*show)(const json_t *answer);
 };
 
@@ -94,6 +97,28 @@ static const struct command commands[] = {
 		.show = show_links,
 	},
 	{
+		.name = "topics",
+		.usage = " [--prefix P] [--limit N]",
+		.summary = "topics that somebody hears",
+		.help = "SESSIONS are those that subscribed to this very topic or pattern.\n"
+			"  --prefix P       only those that begin with P\n"
+			"  --limit N        show at most N topics, 1 to 100000 (default 100)\n",
+		.method = "GET",
+		.path = "/v1/topics",
+		.takes = 1 << PREFIX | 1 << LIMIT,
+		.show = show_topics,
+	},
+	{
+		.name = "publish",
+		.usage = " TOPIC DATA",
+		.summary = "publish to a topic",
+		.help = "Hub clients get DATA as it is where it is JSON, else as a JSON string.\n",
+		.method = "POST",
+		.path = "/v1/publish",
+		.publishes = true,
+		.show = show_publish,
+	},
+	{
 		.name = "kick",
 		.usage = " (--session ID | --route PATH) [--code CODE] [--reason TEXT]",
 		.summary = "close sessions",
@@ -136,6 +161,7 @@ struct ctl {
 	const struct command *command;
 	const char *socket, *instance; /* NULL: not given */
 	const char *parameter[PARAMETERS];
+	const char *body;
 	bool json, help;
 };
 
@@ -209,6 +235,7 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"secret-file", required_argument, NULL, SECRET_FILE},
 		{"subject", required_argument, NULL, SUBJECT},
 		{"expires", required_argument, NULL, EXPIRES},
+		{"prefix", required_argument, NULL, PREFIX},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -241,8 +268,13 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		ret->command = find_command(argv[optind]);
 		if (!ret->command)
 			return usage_error("unknown command: %s", argv[optind]);
-		if (optind + 1 < argc)
-			return usage_error("unexpected argument: %s", argv[optind + 1]);
+		optind++;
+		if (ret->command->publishes && optind + 2 <= argc) {
+			ret->parameter[TOPIC] = argv[optind++];
+			ret->body = argv[optind++];
+		}
+		if (optind < argc && !(ret->command->publishes && !ret->body))
+			return usage_error("unexpected argument: %s", argv[optind]);
 	}
 	return -1;
 }
@@ -259,7 +291,7 @@ static int check_options(const struct ctl *ctl)
 		return usage_error(
 			"--instance takes letters, digits, '-' and '_', at most %d", INSTANCE_MAX);
 	for (unsigned i = 0; i < PARAMETERS; i++)
-		if (ctl->parameter[i] && !(ctl->command->takes & 1u << i))
+		if (i != TOPIC && ctl->parameter[i] && !(ctl->command->takes & 1u << i))
 			return usage_error(
 				"%s takes no --%s", ctl->command->name, parameter_names[i]);
 	if (!strcmp(ctl->command->name, "kick") &&
@@ -268,6 +300,8 @@ static int check_options(const struct ctl *ctl)
 	if (!ctl->command->method && (!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
 					     !ctl->parameter[EXPIRES]))
 		return usage_error("token needs --secret-file, --subject and --expires");
+	if (ctl->command->publishes && !ctl->body)
+		return usage_error("%s needs a topic and data", ctl->command->name);
 	return -1;
 }
 
@@ -403,7 +437,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	struct http_reply reply;
-	int r = http_ask(path, ctl.command->method, target, &reply);
+	int r = http_ask(path, ctl.command->method, target, ctl.body, &reply);
 	if (r < 0) {
 		code = report_unreachable(path, r);
 	} else {

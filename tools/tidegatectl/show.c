@@ -312,6 +312,38 @@ bool show_links(const json_t *answer)
 	return true;
 }
 
+bool show_topics(const json_t *answer)
+{
+	const json_t *topics = json_object_get(answer, "topics");
+	struct table t;
+	size_t i;
+	json_t *c;
+
+	if (!json_is_array(topics))
+		return false;
+	table_init(&t, ">SESSIONS TOPIC");
+	json_array_foreach(topics, i, c)
+	{
+		add_number(&t, c, "sessions");
+		table_add(&t, text(c, "topic"));
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+
+	uint64_t matched = number(answer, "matched");
+	printf("%zu of %" PRIu64 " topic%s%s\n", i, matched, matched == 1 ? "" : "s",
+		i < matched ? "; --limit N shows more" : "");
+	return true;
+}
+
+bool show_publish(const json_t *answer)
+{
+	if (!flag(answer, "published"))
+		return false;
+	puts("published");
+	return true;
+}
+
 bool show_kick(const json_t *answer)
 {
 	if (!json_is_integer(json_object_get(answer, "kicked")))

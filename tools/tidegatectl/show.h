@@ -10,6 +10,8 @@ bool show_status(const json_t *answer);
 bool show_workers(const json_t *answer);
 bool show_conns(const json_t *answer);
 bool show_links(const json_t *answer);
+bool show_topics(const json_t *answer);
+bool show_publish(const json_t *answer);
 bool show_kick(const json_t *answer);
 bool show_drain(const json_t *answer);
 

@@ -38,8 +38,12 @@ struct admin {
 	struct door tcp, local;
 };
 
-/* A request whose headers were seen; its address is all that matters. */
-static char headers_seen;
+/* A request whose headers were seen, and what has come of its body. */
+struct upload {
+	size_t len;
+	bool too_large;
+	char data[];
+};
 
 static enum MHD_Result queue(struct MHD_Connection *c, unsigned status, struct MHD_Response *r)
 {
@@ -127,9 +131,9 @@ static enum MHD_Result take_parameter(void *cls, enum MHD_ValueKind kind, const 
 }
 
 static enum MHD_Result answer(struct door *d, struct MHD_Connection *c, const struct admin_path *p,
-	const struct ucred *peer)
+	const struct ucred *peer, const struct upload *body)
 {
-	struct admin_request rq = {.peer = *peer};
+	struct admin_request rq = {.peer = *peer, .body = body->data, .body_len = body->len};
 	struct query_walk walk = {.query = &rq.query, .keys = p->keys};
 
 	admin_query_init(&rq.query);
@@ -143,8 +147,25 @@ static enum MHD_Result answer(struct door *d, struct MHD_Connection *c, const st
 	return queue(c, status, r);
 }
 
-/* Called at least twice a request: when the headers are there, and when the body, which we refuse,
- * has ended. */
+static void take_body(struct upload *up, const struct admin_path *p, const char *data, size_t len)
+{
+	if (len > p->body_max - up->len) {
+		up->too_large = true;
+		return;
+	}
+	memcpy(up->data + up->len, data, len);
+	up->len += len;
+}
+
+static void on_completed(
+	void *cls, struct MHD_Connection *c, void **con_cls, enum MHD_RequestTerminationCode why)
+{
+	free(*con_cls);
+	*con_cls = NULL;
+}
+
+/* Called at least twice a request: when the headers are there, and when the body, which only some
+ * paths take, has ended. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
 	const char *method, const char *version, const char *upload_data, size_t *upload_data_size,
 	void **con_cls)
@@ -162,13 +183,21 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 				: "no such path");
 	if (!method_fits(p, method))
 		return refuse_method(c, p);
-	if (has_body(c))
+	if (has_body(c) && !p->body_max)
 		return queue_error(c, MHD_HTTP_BAD_REQUEST, "requests take no body");
-	if (*con_cls != &headers_seen) {
-		*con_cls = &headers_seen;
+	struct upload *up = *con_cls;
+	if (!up) {
+		*con_cls = calloc(1, sizeof(*up) + p->body_max);
+		return *con_cls ? MHD_YES : MHD_NO;
+	}
+	if (*upload_data_size) {
+		take_body(up, p, upload_data, *upload_data_size);
+		*upload_data_size = 0;
 		return MHD_YES;
 	}
-	return answer(d, c, p, &peer);
+	if (up->too_large)
+		return queue_error(c, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
+	return answer(d, c, p, &peer, up);
 }
 
 /* Mostly clients that went away; of interest to whoever debugs the admin surface. */
@@ -202,6 +231,7 @@ static int door_open(struct door *d)
 		{MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
 		{MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, NULL},
 		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
+		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, NULL},
 		{MHD_OPTION_END, 0, NULL},
 	};
 	d->daemon = MHD_start_daemon(

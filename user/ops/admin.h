@@ -5,7 +5,8 @@
  * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz.
  * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
  * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
- * /v1/links, POST /v1/kick?session=|route=&code=&reason=, POST /v1/drain.
+ * /v1/links, GET /v1/topics?limit=&prefix=, POST /v1/kick?session=|route=&code=&reason=, POST
+ * /v1/publish?topic= with the data as body, POST /v1/drain.
  */
 #ifndef TIDEGATE_OPS_ADMIN_H
 #define TIDEGATE_OPS_ADMIN_H
@@ -41,6 +42,17 @@ struct admin_route {
 	struct conn_route_stats stats;
 };
 
+struct topics_query {
+	size_t limit;     /* at most so many infos come back */
+	char prefix[256]; /* "": any */
+};
+
+/* A topic or pattern that somebody hears. */
+struct topic_info {
+	char topic[256];
+	uint64_t sessions;
+};
+
 /* What the gateway provides. Called from admin threads; each may block for up to two seconds while
  * workers answer; -ETIMEDOUT names no worker: the caller says so. Arrays come from malloc. */
 struct admin_backend {
@@ -53,6 +65,10 @@ struct admin_backend {
 		size_t *ret_matched);
 	int (*links)(void *ctx, struct link_info **ret, size_t *ret_n);
 	int (*kick)(void *ctx, const struct kick_query *q, size_t *ret_kicked);
+	int (*topics)(void *ctx, const struct topics_query *q, struct topic_info **ret,
+		size_t *ret_n, size_t *ret_matched);
+	/* -ENOBUFS: too many publications are waiting. */
+	int (*publish)(void *ctx, const char *topic, const void *data, size_t len);
 	int (*drain)(void *ctx);
 	bool (*ready)(void *ctx, const char **ret_why_not); /* false while starting, draining, or
 							       when an upstream has no link up */

@@ -11,6 +11,7 @@
 #include "ops/admin_conns.h"
 #include "ops/admin_json.h"
 #include "ops/metrics.h"
+#include "proto/utf8.h"
 
 static const char no_answer[] = "a worker did not answer within 2 s";
 
@@ -260,6 +261,42 @@ static unsigned answer_kick(
 	return json_answer(MHD_HTTP_OK, o, ret);
 }
 
+static unsigned answer_topics(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	struct topics_query q = {.limit = rq->query.kick.which.limit};
+	struct topic_info *topics = NULL;
+	size_t n = 0, matched = 0;
+
+	strcpy(q.prefix, rq->query.prefix);
+	int r = api->backend.topics(api->backend.ctx, &q, &topics, &n, &matched);
+	if (r < 0)
+		return backend_error(r, ret);
+	unsigned code = json_answer(MHD_HTTP_OK, admin_json_topics(topics, n, matched), ret);
+	free(topics);
+	return code;
+}
+
+static unsigned answer_publish(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	const char *topic = rq->query.topic;
+
+	if (!*topic)
+		return admin_error(MHD_HTTP_BAD_REQUEST, "give the topic", ret);
+	if (!utf8_valid((const uint8_t *)rq->body, rq->body_len))
+		return admin_error(MHD_HTTP_BAD_REQUEST, "the data must be UTF-8", ret);
+	int r = api->backend.publish(api->backend.ctx, topic, rq->body, rq->body_len);
+	if (r == -ENOBUFS)
+		return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE,
+			"too many publications are waiting already", ret);
+	if (r < 0)
+		return backend_error(r, ret);
+	log_info("admin", "uid %u (pid %d) published %zu bytes to %s", (unsigned)rq->peer.uid,
+		(int)rq->peer.pid, rq->body_len, topic);
+	return json_answer(MHD_HTTP_OK, json_pack("{s:b}", "published", 1), ret);
+}
+
 static unsigned answer_drain(
 	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
 {
@@ -291,6 +328,20 @@ static const struct admin_path paths[] = {
 		.local_only = true,
 		.keys = ADMIN_KEY_SESSION | ADMIN_KEY_ROUTE | ADMIN_KEY_CODE | ADMIN_KEY_REASON,
 		.answer = answer_kick,
+	},
+	{
+		.path = "/v1/topics",
+		.local_only = true,
+		.keys = ADMIN_KEY_LIMIT | ADMIN_KEY_PREFIX,
+		.answer = answer_topics,
+	},
+	{
+		.path = "/v1/publish",
+		.post = true,
+		.local_only = true,
+		.keys = ADMIN_KEY_TOPIC,
+		.body_max = ADMIN_PUBLISH_MAX,
+		.answer = answer_publish,
 	},
 	{.path = "/v1/drain", .post = true, .local_only = true, .answer = answer_drain},
 };

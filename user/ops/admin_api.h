@@ -26,6 +26,8 @@ void admin_api_fini(struct admin_api *api);
 struct admin_request {
 	struct admin_query query;
 	struct ucred peer; /* who asks, on the Unix socket */
+	const char *body;
+	size_t body_len;
 };
 
 struct admin_path {
@@ -34,6 +36,7 @@ struct admin_path {
 	bool local_only; /* on the Unix socket only */
 	bool any_query;  /* parameters are ignored: probes and scrapers add their own */
 	unsigned keys;   /* enum admin_key */
+	size_t body_max; /* 0: takes no body */
 	/* Returns the HTTP status and a response, or NULL without memory. */
 	unsigned (*answer)(const struct admin_api *api, const struct admin_request *rq,
 		struct MHD_Response **ret);

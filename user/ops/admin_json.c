@@ -214,6 +214,21 @@ static void put_peer(json_t **o, const struct sockaddr_in6 *peer)
 	put_number(o, "peer_port", ntohs(peer->sin6_port));
 }
 
+json_t *admin_json_topics(const struct topic_info *topics, size_t n, size_t matched)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *t = json_pack("{s:o, s:I}", "topic", admin_json_text(topics[i].topic),
+			"sessions", (json_int_t)topics[i].sessions);
+		if (json_array_append_new(list, t)) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return json_pack("{s:I, s:o}", "matched", (json_int_t)matched, "topics", list);
+}
+
 json_t *admin_json_conn(const struct conn_info *c)
 {
 	char session[24];

@@ -38,6 +38,8 @@ json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_wor
 
 json_t *admin_json_links(const struct link_info *links, size_t n);
 
+json_t *admin_json_topics(const struct topic_info *topics, size_t n, size_t matched);
+
 json_t *admin_json_conn(const struct conn_info *c);
 
 #endif

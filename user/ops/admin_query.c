@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/hub_codec.h"
 #include "proto/utf8.h"
 #include "proto/ws.h"
 
@@ -128,6 +129,25 @@ static const char *set_slow(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_prefix(struct admin_query *q, const char *value)
+{
+	if (strlen(value) >= sizeof(q->prefix) ||
+		!utf8_valid((const uint8_t *)value, strlen(value)))
+		return "must be UTF-8 of at most 255 bytes";
+	strcpy(q->prefix, value);
+	return NULL;
+}
+
+static const char *set_topic(struct admin_query *q, const char *value)
+{
+	if (!hub_topic_valid(value, strlen(value), false) ||
+		!utf8_valid((const uint8_t *)value, strlen(value)))
+		return "must be a topic: UTF-8 of at most 255 bytes, levels separated by '/', no "
+		       "'*'";
+	strcpy(q->topic, value);
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	enum admin_key bit;
@@ -142,6 +162,8 @@ static const struct {
 	{"code", ADMIN_KEY_CODE, set_code},
 	{"reason", ADMIN_KEY_REASON, set_reason},
 	{"slow", ADMIN_KEY_SLOW, set_slow},
+	{"prefix", ADMIN_KEY_PREFIX, set_prefix},
+	{"topic", ADMIN_KEY_TOPIC, set_topic},
 };
 
 /* A stranger's key is shown cut and in ASCII. */

@@ -11,6 +11,7 @@
 enum {
 	ADMIN_CONNS_LIMIT_DEFAULT = 100,
 	ADMIN_CONNS_LIMIT_MAX = 100000, /* about 20 MB of copies: what one request may cost */
+	ADMIN_PUBLISH_MAX = 1 << 20,    /* as the greatest hub.payload_size */
 	ADMIN_ERROR_MAX = 256,
 };
 
@@ -24,11 +25,15 @@ enum admin_key {
 	ADMIN_KEY_CODE = 1 << 5,
 	ADMIN_KEY_REASON = 1 << 6,
 	ADMIN_KEY_SLOW = 1 << 7,
+	ADMIN_KEY_PREFIX = 1 << 8,
+	ADMIN_KEY_TOPIC = 1 << 9,
 };
 
 struct admin_query {
 	unsigned given;         /* enum admin_key */
 	struct kick_query kick; /* .which is also the query for connections */
+	char prefix[256];       /* of topics; kick.which.limit is theirs too */
+	char topic[256];
 };
 
 /* Defaults: the first 100 connections, any; close code 1008. */
@@ -44,7 +49,9 @@ void admin_query_init(struct admin_query *q);
  *   session   1..2^64-1
  *   code      a code that may be sent (RFC 6455 7.4.2): 1000-1003, 1007-1014, 3000-4999
  *   slow      true, false
- *   reason    UTF-8, up to 123 bytes (a control frame holds 125) */
+ *   reason    UTF-8, up to 123 bytes (a control frame holds 125)
+ *   prefix    UTF-8, up to 255 bytes
+ *   topic     one that may be published to (docs/hub-protocol.md) */
 int admin_query_set(struct admin_query *q, unsigned allowed, const char *key, size_t key_len,
 	const char *value, size_t value_len, char ret_error[ADMIN_ERROR_MAX]);
 

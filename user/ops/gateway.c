@@ -416,6 +416,8 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.conns = gateway_conns,
 				.links = gateway_links,
 				.kick = gateway_kick,
+				.topics = gateway_topics,
+				.publish = gateway_publish,
 				.drain = backend_drain,
 				.ready = backend_ready,
 			},

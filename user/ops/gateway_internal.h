@@ -96,6 +96,9 @@ void gateway_query_stop(struct gateway_worker *gw);
 int gateway_conns(void *ctx, const struct conns_query *q, struct conn_info **ret, size_t *ret_n,
 	size_t *ret_matched);
 int gateway_links(void *ctx, struct link_info **ret, size_t *ret_n);
+int gateway_topics(void *ctx, const struct topics_query *q, struct topic_info **ret, size_t *ret_n,
+	size_t *ret_matched);
+int gateway_publish(void *ctx, const char *topic, const void *data, size_t len);
 int gateway_kick(void *ctx, const struct kick_query *q, size_t *ret_kicked);
 
 #endif

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ enum query_kind {
 	QUERY_CONNS,
 	QUERY_KICK,
 	QUERY_LINKS,
+	QUERY_TOPICS,
+	QUERY_PUBLISH, /* by the first worker */
 };
 
 /* One worker's part. */
@@ -28,7 +31,7 @@ struct query_task {
 	struct query *q;
 	struct query_task *next;
 	uint64_t cursor;
-	void *items; /* struct conn_info or struct link_info */
+	void *items; /* struct conn_info, link_info or topic_info */
 	size_t n, room, matched;
 	bool failed;
 };
@@ -39,6 +42,11 @@ struct query {
 	struct in6_addr peer;
 	uint16_t code;
 	char reason[124];
+	struct topics_query topics;
+	char topic[HUB_TOPIC_MAX + 1];
+	char *data; /* to be published */
+	size_t data_len;
+	int result; /* of it */
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	unsigned pending, refs, n_tasks;
@@ -56,6 +64,7 @@ static void query_put(struct query *q)
 		return;
 	for (unsigned i = 0; i < q->n_tasks; i++)
 		free(q->task[i].items);
+	free(q->data);
 	pthread_cond_destroy(&q->done);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -132,22 +141,62 @@ static void add_link(const struct link_info *info, void *ctx)
 		*item = *info;
 }
 
+static void add_topic(void *ctx, const char *topic, size_t len, uint64_t sessions)
+{
+	struct query_task *t = ctx;
+	const struct topics_query *which = &t->q->topics;
+	size_t prefix = strlen(which->prefix);
+	struct topic_info *item;
+
+	if (len < prefix || memcmp(topic, which->prefix, prefix))
+		return;
+	t->matched++;
+	if (t->n >= which->limit || !(item = task_item(t, sizeof *item)))
+		return;
+	memcpy(item->topic, topic, len);
+	item->topic[len] = '\0';
+	item->sessions = sessions;
+}
+
+static void publish(struct gateway_worker *gw, struct query *q)
+{
+	int err = exchange_publish(hub_exchange(gw->upstreams[UPSTREAM_HUB]), q->topic,
+		strlen(q->topic), EXCHANGE_TEXT, q->data, q->data_len);
+
+	q->result = err == -EAGAIN ? 0 : err;
+	gw->stats->hub_published += !q->result;
+}
+
+static bool run_task(struct gateway_worker *gw, struct query_task *t)
+{
+	switch (t->q->kind) {
+	case QUERY_LINKS:
+		for (size_t i = 0; i < gw->n_upstreams; i++)
+			upstream_link_describe(gw->upstreams[i], add_link, t);
+		return false;
+	case QUERY_TOPICS:
+		return exchange_walk(hub_exchange(gw->upstreams[UPSTREAM_HUB]), &t->cursor,
+			STEP_SLOTS, add_topic, t);
+	case QUERY_PUBLISH:
+		if (gw->w->id == 0)
+			publish(gw, t->q);
+		return false;
+	case QUERY_CONNS:
+	case QUERY_KICK:
+		break;
+	}
+	return conn_walk(&gw->net, &t->cursor, STEP_SLOTS, visit, t);
+}
+
 static void step(struct worker *w, struct job *j)
 {
 	struct gateway_worker *gw =
 		(struct gateway_worker *)((char *)j - offsetof(struct gateway_worker, query_job));
 	struct query_task *t = gw->queries;
-	bool more = false;
 
 	if (!t)
 		return;
-	if (t->q->kind == QUERY_LINKS) {
-		for (size_t i = 0; i < gw->n_upstreams; i++)
-			upstream_link_describe(gw->upstreams[i], add_link, t);
-	} else {
-		more = conn_walk(&gw->net, &t->cursor, STEP_SLOTS, visit, t);
-	}
-	if (!more) {
+	if (!run_task(gw, t)) {
 		gw->queries = t->next;
 		task_done(t);
 	}
@@ -364,6 +413,52 @@ int gateway_links(void *ctx, struct link_info **ret, size_t *ret_n)
 		err = collect(q, sizeof **ret, SIZE_MAX, &items, ret_n);
 	if (!err)
 		*ret = items;
+	query_put(q);
+	return err;
+}
+
+int gateway_topics(void *ctx, const struct topics_query *which, struct topic_info **ret,
+	size_t *ret_n, size_t *ret_matched)
+{
+	struct gateway *g = ctx;
+	struct query *q;
+	void *items;
+	int err = query_create(g, QUERY_TOPICS, &q);
+
+	if (err)
+		return err;
+	q->topics = *which;
+	err = ask(g, q);
+	if (!err)
+		err = collect(q, sizeof **ret, which->limit, &items, ret_n);
+	if (!err) {
+		*ret = items;
+		*ret_matched = matched(q);
+	}
+	query_put(q);
+	return err;
+}
+
+int gateway_publish(void *ctx, const char *topic, const void *data, size_t len)
+{
+	struct gateway *g = ctx;
+	struct query *q;
+	int err = query_create(g, QUERY_PUBLISH, &q);
+
+	if (err)
+		return err;
+	q->data = malloc(len + 1);
+	if (!q->data) {
+		q->refs = 1;
+		query_put(q);
+		return -ENOMEM;
+	}
+	memcpy(q->data, data, len);
+	q->data_len = len;
+	snprintf(q->topic, sizeof q->topic, "%s", topic);
+	err = ask(g, q);
+	if (!err)
+		err = q->result;
 	query_put(q);
 	return err;
 }

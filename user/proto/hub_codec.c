@@ -183,10 +183,10 @@ static bool skip_value(struct scan *s, unsigned depth_max)
 		if (*s->p == '{' || *s->p == '[') {
 			bool is_object = *s->p++ == '{';
 
+			if (depth == depth_max)
+				return false;
 			skip_space(s);
 			if (!take(s, is_object ? '}' : ']')) {
-				if (depth == depth_max)
-					return false;
 				object[depth++] = is_object;
 				if (is_object && !skip_name(s))
 					return false;

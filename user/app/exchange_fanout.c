@@ -153,7 +153,7 @@ static void begin_pattern(struct exchange *ex, struct exchange_flow *f)
 	f->pattern = topic_find_pattern(&ex->index, f->topic->name, f->topic->len);
 	if (f->pattern) {
 		f->pattern->pins++;
-		topic_mark_set(&f->mark, f->pattern);
+		topic_mark_set(&f->mark, f->pattern, false);
 	}
 	f->state = FLOW_PATTERN;
 }
@@ -186,7 +186,7 @@ static bool step(struct exchange *ex, struct exchange_flow *f, uint64_t end_ns)
 {
 	if (f->state == FLOW_BEGIN) {
 		f->topic->held++;
-		topic_mark_set(&f->mark, f->topic);
+		topic_mark_set(&f->mark, f->topic, true);
 		f->state = FLOW_EXACT;
 	}
 	if (f->state == FLOW_EXACT) {

@@ -7,7 +7,10 @@
 
 enum {
 	CHUNK_BYTES = 64 * 1024,
-	LEFT = 1, /* in struct subscription's since */
+	/* In struct subscription's since, below the serial. */
+	LEFT = 1,
+	HAD = 2, /* the message of that serial; else it began then */
+	FLAG_BITS = 2,
 };
 
 static void node_init(struct topic_node *n)
@@ -189,7 +192,7 @@ int topic_subscribe(
 		s = slab_alloc(&ix->subscriptions);
 		if (!s)
 			return -ENOMEM;
-		*s = (struct subscription){.topic = t, .who = who, .since = serial << 1};
+		*s = (struct subscription){.topic = t, .who = who, .since = serial << FLAG_BITS};
 		hashtab_add(&ix->pairs, &s->by_pair);
 		s->next = who->first;
 		s->pprev = &who->first;
@@ -228,7 +231,7 @@ bool topic_unsubscribe(struct topic_index *ix, struct topic *t, struct subscribe
 	if (!s || (s->since & LEFT))
 		return false;
 	count_out(ix, s);
-	if (!t->held) {
+	if (!t->held || !(s->since & HAD)) {
 		forget(ix, s);
 		return true;
 	}
@@ -269,7 +272,7 @@ bool topic_heard(const struct topic_index *ix, const struct topic *t, const stru
 	if (!t->count && t->left.next == &t->left)
 		return false;
 	s = find_pair(ix, t, who);
-	return s && s->since >> 1 < serial;
+	return s && (s->since & HAD) && s->since >> FLAG_BITS == serial;
 }
 
 bool topic_sweep(struct topic_index *ix, struct topic *t, unsigned max)
@@ -284,9 +287,10 @@ bool topic_sweep(struct topic_index *ix, struct topic *t, unsigned max)
 
 /* -------------------------------------------------------------------------------- marks */
 
-void topic_mark_set(struct topic_mark *m, struct topic *t)
+void topic_mark_set(struct topic_mark *m, struct topic *t, bool own)
 {
 	m->at = (struct subscription){.topic = t};
+	m->own = own;
 	node_insert_after(&t->heard, &m->at.node);
 }
 
@@ -305,8 +309,12 @@ struct subscriber *topic_mark_next(struct topic_mark *m, uint64_t serial, unsign
 		node_remove(&m->at.node);
 		node_insert_after(n, &m->at.node);
 		--*max;
-		if (s->who && s->since >> 1 < serial)
-			return s->who;
+		if (!s->who || s->since >> FLAG_BITS >= serial)
+			continue;
+		/* Messages of a topic come in their order; those that a pattern matches may not. */
+		if (m->own)
+			s->since = serial << FLAG_BITS | HAD;
+		return s->who;
 	}
 	return NULL;
 }

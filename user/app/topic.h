@@ -5,10 +5,10 @@
  * that stands among them, so that it can stop anywhere and survives whatever comes and goes
  * meanwhile.
  *
- * Each message that fans out has a serial number, and each subscription the one it began at
- * (`since`): it hears what is younger. A subscription that ends while its topic is held by a
- * fan-out is kept as `left` until that message is through, since whoever had the message by it must
- * not get it again by a pattern.
+ * Each message that fans out has a serial number, and each subscription the one it began at, or
+ * the last one it had (`since`): it hears what is younger. A subscription that ends while its topic
+ * is held by a fan-out is kept as `left` until that message is through, since whoever had the
+ * message by it must not get it again by a pattern.
  */
 #ifndef TIDEGATE_APP_TOPIC_H
 #define TIDEGATE_APP_TOPIC_H
@@ -88,16 +88,18 @@ bool topic_subscribed(
 /* The subscriber ends: takes one of its subscriptions away, or what is left of one; the topic it
  * was to, pinned once, or NULL when there is none any more. */
 struct topic *topic_leave_one(struct topic_index *ix, struct subscriber *who);
-/* Did it hear, or has it just left, a topic whose message has this serial? */
+/* Has it had the topic's message of this serial by a subscription to the topic itself? */
 bool topic_heard(const struct topic_index *ix, const struct topic *t, const struct subscriber *who,
 	uint64_t serial);
 
-/* A fan-out's place in a topic. topic_mark_set, topic_mark_next until NULL; topic_mark_clear when
+/* A fan-out's place in a topic; own: of a message of that very topic, not of one that a pattern
+ * matches. topic_mark_set, topic_mark_next until NULL; topic_mark_clear when
  * it ends earlier. */
 struct topic_mark {
 	struct subscription at;
+	bool own;
 };
-void topic_mark_set(struct topic_mark *m, struct topic *t);
+void topic_mark_set(struct topic_mark *m, struct topic *t, bool own);
 /* The next one who hears what has this serial, of at most *max subscriptions looked at (*max counts
  * down); NULL at the end, when the mark is cleared, or at max. */
 struct subscriber *topic_mark_next(struct topic_mark *m, uint64_t serial, unsigned *max);

@@ -369,7 +369,7 @@ class Load(HubCase):
 
     def test_a_flood_of_publications_pauses_the_publisher(self):
         """Faster than it can fan out: nothing is lost or reordered, and memory stays within the windows."""
-        async def go(subscribers=200, messages=3000):
+        async def go(subscribers=100, messages=1200):
             subs = await self.clients(subscribers)
             await asyncio.gather(*(s.ok("subscribe", "flood/x") for s in subs))
             pubs = await self.clients(4)

@@ -119,18 +119,20 @@ void exchange_on_confirm(struct exchange *ex, struct exchange_msg *m)
 {
 	struct topic *t = m->interest.topic;
 	struct exchange_topic *x = exchange_topic(t);
+	bool failed = m->interest.count != x->told;
 
 	x->asking = false;
 	x->confirmed = m->interest.count;
-	if (x->confirmed)
-		release_waiters(ex, x);
-	if (x->confirmed == x->told) {
-		tell_change(ex, t);
-	} else {
+	if (failed) {
 		/* The home had no memory for it. */
 		x->told = x->confirmed;
 		tell_late(ex, t);
 	}
+	/* An answer may end its session, and with it more than one subscription. */
+	if (x->confirmed)
+		release_waiters(ex, x);
+	if (!failed)
+		tell_change(ex, t);
 	unpin(ex, t);
 	free(m);
 }
@@ -150,6 +152,8 @@ static void late(struct worker *w, struct job *j)
 		x->late = false;
 		if (!x->asking && t->count != x->told)
 			tell(ex, t);
+		else
+			tell_change(ex, t);
 		unpin(ex, t);
 	}
 	if (ex->late && !ex->late_armed) {

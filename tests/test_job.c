@@ -18,6 +18,8 @@ struct counted {
 	uint32_t again_ms; /* or after so long */
 	uint32_t asked_ms, ran_ms;
 	struct counted *cancels; /* another, in its turn */
+	bool next_turn;          /* it asks for that rather than for a place in the queue */
+	uint64_t loops[8];       /* the worker's turns as of each of the first runs */
 };
 
 static void count(struct worker *w, struct job *j)
@@ -25,11 +27,15 @@ static void count(struct worker *w, struct job *j)
 	struct counted *c = (struct counted *)j;
 
 	c->ran_ms = w->now_ms;
+	if (c->runs < 8)
+		c->loops[c->runs] = w->stats->loops;
 	if (c->cancels)
 		job_cancel(w, &c->cancels->job);
 	if (c->again) {
 		c->again--;
-		if (c->again_ms)
+		if (c->next_turn)
+			job_run_next_turn(w, j, RUNQ_FANOUT);
+		else if (c->again_ms)
 			job_run_in(w, j, c->again_ms);
 		else
 			job_run(w, j, RUNQ_FANOUT);
@@ -187,6 +193,47 @@ static void test_cancel_in_the_queue(void **state)
 	end();
 }
 
+/* In the next turn means at most once in each. */
+static void test_next_turn(void **state)
+{
+	struct counted c = {.again = 4, .next_turn = true};
+
+	begin();
+	job_init(&c.job, count);
+	bare_run(&b, run_twice, &c);
+	assert_true(bare_wait(&c.runs, 5));
+	end();
+	for (unsigned i = 1; i < 5; i++)
+		assert_true(c.loops[i] > c.loops[i - 1]);
+}
+
+static void park_three(struct bare *bare, void *arg)
+{
+	struct counted *c = arg;
+
+	for (unsigned i = 0; i < 3; i++) {
+		job_run_next_turn(bare->w, &c[i].job, RUNQ_FANOUT);
+		job_run(bare->w, &c[i].job, RUNQ_CONTROL); /* waits already: no effect */
+	}
+	job_cancel(bare->w, &c[1].job);
+	assert_false(c[1].job.run.queued);
+}
+
+static void test_cancel_before_the_next_turn(void **state)
+{
+	struct counted c[3] = {{.runs = 0}, {.runs = 0}, {.runs = 0}};
+
+	begin();
+	for (unsigned i = 0; i < 3; i++)
+		job_init(&c[i].job, count);
+	bare_run(&b, park_three, c);
+	assert_true(bare_wait(&c[0].runs, 1) && bare_wait(&c[2].runs, 1));
+	bare_sleep_ms(5);
+	assert_int_equal(c[1].runs, 0);
+	assert_int_equal(c[0].runs, 1);
+	end();
+}
+
 /* The worker ends with jobs that wait, are queued, or would go on for ever. */
 static void test_stop(void **state)
 {
@@ -209,6 +256,8 @@ int main(void)
 		cmocka_unit_test(test_resumes),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_cancel_in_the_queue),
+		cmocka_unit_test(test_next_turn),
+		cmocka_unit_test(test_cancel_before_the_next_turn),
 		cmocka_unit_test(test_stop),
 	};
 

@@ -7,7 +7,10 @@
 
 enum {
 	CHUNK_BYTES = 64 * 1024,
-	STEP = 16,                /* subscriptions between two looks at the clock */
+	STEP = 16, /* subscriptions between two looks at the clock */
+	/* Of a turn. A delivery is soon queued, but its send takes microseconds of the kernel's
+	 * time when the turn is over, and everybody else's answers stand behind it. */
+	SENDS_MAX = 64,
 	SCRATCH_KEPT = 64 * 1024, /* a larger one is given back */
 };
 
@@ -91,6 +94,7 @@ static void send_to(struct exchange *ex, struct exchange_flow *f, struct subscri
 	bool text;
 	int err;
 
+	ex->sent++;
 	if (frame) {
 		err = conn_send_frame(c, frame);
 	} else {
@@ -123,12 +127,12 @@ static void drop_frames(struct exchange *ex, struct exchange_flow *f)
 
 /* -------------------------------------------------------------------------------- a flow's turn */
 
-static bool out_of_time(struct worker *w, uint64_t end_ns)
+static bool turn_over(struct exchange *ex, uint64_t end_ns)
 {
-	return worker_now(w) >= end_ns;
+	return ex->sent >= SENDS_MAX || worker_now(ex->w) >= end_ns;
 }
 
-/* Sends to those the mark has not passed; false: the time is up. */
+/* Sends to those the mark has not passed; false: the turn is over. */
 static bool walk(struct exchange *ex, struct exchange_flow *f, uint64_t end_ns)
 {
 	uint64_t serial = message_of(f)->serial;
@@ -142,7 +146,7 @@ static bool walk(struct exchange *ex, struct exchange_flow *f, uint64_t end_ns)
 			if (f->state == FLOW_EXACT ||
 				!topic_heard(&ex->index, f->topic, who, serial))
 				send_to(ex, f, who);
-		if (topic_mark_is_set(&f->mark) && out_of_time(ex->w, end_ns))
+		if (topic_mark_is_set(&f->mark) && turn_over(ex, end_ns))
 			return false;
 	}
 	return true;
@@ -181,7 +185,7 @@ static void end_message(struct exchange *ex, struct exchange_flow *f)
 	exchange_done(ex, home, EXCHANGE_TO_WORKER, cost);
 }
 
-/* The flow's next message, or what is left of it; false: the time is up. */
+/* The flow's next message, or what is left of it; false: the turn is over. */
 static bool step(struct exchange *ex, struct exchange_flow *f, uint64_t end_ns)
 {
 	if (f->state == FLOW_BEGIN) {
@@ -200,7 +204,7 @@ static bool step(struct exchange *ex, struct exchange_flow *f, uint64_t end_ns)
 		end_pattern(ex, f);
 	}
 	while (!topic_sweep(&ex->index, f->topic, STEP))
-		if (out_of_time(ex->w, end_ns))
+		if (turn_over(ex, end_ns))
 			return false;
 	end_message(ex, f);
 	return true;
@@ -226,14 +230,15 @@ static void flow_push(struct exchange *ex, struct exchange_flow *f)
 	ex->flows_tail = f;
 }
 
-/* Flow after flow, a message each, until the turn's time is up. */
+/* Flow after flow, a message each, until the turn is over. */
 static void fan_out(struct worker *w, struct job *j)
 {
 	struct exchange *ex = (struct exchange *)((char *)j - offsetof(struct exchange, fanout));
 	uint64_t end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
-	bool time = true;
+	bool more = true;
 
-	while (time && ex->flows) {
+	ex->sent = 0;
+	while (more && ex->flows) {
 		struct exchange_flow *f = ex->flows;
 
 		ex->flows = f->next;
@@ -242,11 +247,11 @@ static void fan_out(struct worker *w, struct job *j)
 			flow_push(ex, f);
 		else
 			flow_end(ex, f);
-		time = !out_of_time(w, end_ns);
+		more = !turn_over(ex, end_ns);
 	}
 	if (ex->flows) {
 		w->stats->forced_yields++;
-		job_run(w, j, RUNQ_FANOUT);
+		job_run_next_turn(w, j, RUNQ_FANOUT);
 	}
 }
 

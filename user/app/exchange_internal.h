@@ -150,6 +150,7 @@ struct exchange {
 	struct slab flows_slab;
 	struct exchange_flow *flows, *flows_tail;
 	struct job fanout;
+	unsigned sent; /* by it in this turn */
 	char *scratch; /* a message being written for hub clients */
 	size_t scratch_bytes;
 };

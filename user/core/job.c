@@ -16,6 +16,11 @@ void job_run(struct worker *w, struct job *j, enum runq_class class_)
 	worker_push(w, &j->run, class_);
 }
 
+void job_run_next_turn(struct worker *w, struct job *j, enum runq_class class_)
+{
+	worker_push_next_turn(w, &j->run, class_);
+}
+
 void job_run_in(struct worker *w, struct job *j, uint32_t delay_ms)
 {
 	wheel_add(&w->wheel, &j->timer, w->now_ms + delay_ms);
@@ -25,7 +30,7 @@ void job_cancel(struct worker *w, struct job *j)
 {
 	wheel_del(&w->wheel, &j->timer);
 	if (j->run.queued)
-		runq_remove(&w->runq, &j->run);
+		worker_remove(w, &j->run);
 }
 
 static void run(struct worker *w, struct runq_item *it)

@@ -14,6 +14,8 @@ struct job {
 void job_init(struct job *j, void (*fn)(struct worker *w, struct job *j));
 /* Runs it in the class given, as soon as its turn comes. */
 void job_run(struct worker *w, struct job *j, enum runq_class class_);
+/* The same, but in a later turn of the worker: see worker_push_next_turn(). */
+void job_run_next_turn(struct worker *w, struct job *j, enum runq_class class_);
 /* Runs it (RUNQ_CONTROL) after delay_ms. */
 void job_run_in(struct worker *w, struct job *j, uint32_t delay_ms);
 /* Neither queued nor waiting any more. */

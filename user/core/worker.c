@@ -347,6 +347,41 @@ static void run_slice(struct worker *w)
 	}
 }
 
+void worker_push_next_turn(struct worker *w, struct runq_item *it, enum runq_class class_)
+{
+	if (it->queued)
+		return;
+	it->queued = true;
+	it->class_ = (uint8_t)class_;
+	it->next = w->parked;
+	w->parked = it;
+}
+
+static void unpark(struct worker *w)
+{
+	struct runq_item *it;
+
+	while ((it = w->parked)) {
+		w->parked = it->next;
+		it->queued = false;
+		worker_push(w, it, (enum runq_class)it->class_);
+	}
+}
+
+void worker_remove(struct worker *w, struct runq_item *it)
+{
+	struct runq_item **link = &w->parked;
+
+	while (*link && *link != it)
+		link = &(*link)->next;
+	if (!*link) {
+		runq_remove(&w->runq, it);
+		return;
+	}
+	*link = it->next;
+	it->queued = false;
+}
+
 static void turn(struct worker *w)
 {
 	struct mailbox_msg msg;
@@ -365,6 +400,7 @@ static void turn(struct worker *w)
 	for (unsigned i = 0; i < WORKER_MAIL_PER_TURN && mailbox_pop(w->mailbox, &msg); i++)
 		w->ops->mail(w, &msg);
 	run_slice(w);
+	unpark(w);
 	for (unsigned i = 0; i < w->n_rings; i++)
 		if (w->ring[i]->buf_pending || ring_starving(w->ring[i]))
 			w->ops->refill(w, w->ring[i]);

@@ -97,8 +97,9 @@ struct worker {
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
 		       now */
 	bool stopping;
-	_Atomic int ring_error; /* errno of the last ring that could not be added; 0: none. Any
-				   thread */
+	struct runq_item *parked; /* to be queued when this turn is over */
+	_Atomic int ring_error;   /* errno of the last ring that could not be added; 0: none. Any
+				     thread */
 
 	pthread_t thread;
 	bool started;
@@ -151,5 +152,11 @@ static inline void worker_push(struct worker *w, struct runq_item *it, enum runq
 {
 	runq_push(&w->runq, it, class_, worker_now_us(w));
 }
+
+/* The same, but not before the worker's next turn: what has been queued for sockets goes out first.
+ * For work that costs little itself and much at the sockets, of which a slice would do too much. */
+void worker_push_next_turn(struct worker *w, struct runq_item *it, enum runq_class class_);
+/* Takes a queued item out, wherever it waits; as rare as runq_remove(). */
+void worker_remove(struct worker *w, struct runq_item *it);
 
 #endif

@@ -170,6 +170,18 @@ static void fire(void *ctx, struct wheel_timer *t)
 	job_run(ctx, j, RUNQ_CONTROL);
 }
 
+/* What was put off to the worker's next turn. */
+static void unpark(struct worker *w)
+{
+	struct runq_item *it;
+
+	while ((it = w->parked)) {
+		w->parked = it->next;
+		it->queued = false;
+		worker_push(w, it, (enum runq_class)it->class_);
+	}
+}
+
 /* Some of what a worker does in a turn; time passes in steps of a millisecond. */
 static void turn(unsigned i, unsigned mail, unsigned jobs)
 {
@@ -179,6 +191,7 @@ static void turn(unsigned i, unsigned mail, unsigned jobs)
 
 	w->start_ns -= 1000000;
 	worker_now(w);
+	unpark(w);
 	wheel_advance(&w->wheel, w->now_ms, 100, fire, w);
 	while (mail-- && mailbox_pop(w->mailbox, &msg)) {
 		assert_int_equal(msg.kind, MAIL);
@@ -211,9 +224,9 @@ static void settle(void)
 			if (!asleep[i])
 				turn(i, 10, 10);
 		for (unsigned i = 0; i < WORKERS; i++)
-			busy |= !asleep[i] &&
-				(workers[i].runq.total || mailbox_ready(workers[i].mailbox) ||
-					wheel_pending(&ex[i]->retry.timer));
+			busy |= !asleep[i] && (workers[i].runq.total || workers[i].parked ||
+						      mailbox_ready(workers[i].mailbox) ||
+						      wheel_pending(&ex[i]->retry.timer));
 	}
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -115,6 +116,22 @@ static void test_collisions(void **state)
 	run(hash_same, 50, 2000);
 }
 
+/* The last of the vectors of the paper, appendix A. */
+static void test_siphash(void **state)
+{
+	uint8_t key[HASHTAB_KEY_BYTES], text[15];
+
+	(void)state;
+	for (uint8_t i = 0; i < sizeof key; i++)
+		key[i] = i;
+	memcpy(text, key, sizeof text);
+	hashtab_set_key(key);
+	assert_true(hashtab_hash(text, sizeof text) == UINT64_C(0xa129ca6149be45e5));
+	memset(key, 0, sizeof key);
+	hashtab_set_key(key);
+	assert_true(hashtab_hash(text, sizeof text) != UINT64_C(0xa129ca6149be45e5));
+}
+
 static void test_hash_spreads(void **state)
 {
 	unsigned bucket[64] = {0};
@@ -136,6 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_collisions),
+		cmocka_unit_test(test_siphash),
 		cmocka_unit_test(test_hash_spreads),
 	};
 

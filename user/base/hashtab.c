@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
 	BITS_MIN = 6,
@@ -24,14 +25,64 @@ uint64_t hashtab_mix(uint64_t v)
 	return v ^ v >> 33;
 }
 
+static uint64_t key0, key1;
+
+void hashtab_set_key(const uint8_t key[HASHTAB_KEY_BYTES])
+{
+	memcpy(&key0, key, 8);
+	memcpy(&key1, key + 8, 8);
+}
+
+static uint64_t rotate(uint64_t v, unsigned bits)
+{
+	return v << bits | v >> (64 - bits);
+}
+
+static void sip_rounds(uint64_t v[4], unsigned n)
+{
+	while (n--) {
+		v[0] += v[1];
+		v[1] = rotate(v[1], 13) ^ v[0];
+		v[0] = rotate(v[0], 32);
+		v[2] += v[3];
+		v[3] = rotate(v[3], 16) ^ v[2];
+		v[0] += v[3];
+		v[3] = rotate(v[3], 21) ^ v[0];
+		v[2] += v[1];
+		v[1] = rotate(v[1], 17) ^ v[2];
+		v[2] = rotate(v[2], 32);
+	}
+}
+
+static void sip_block(uint64_t v[4], uint64_t m)
+{
+	v[3] ^= m;
+	sip_rounds(v, 2);
+	v[0] ^= m;
+}
+
+/* Words are taken in the machine's byte order: the result need not be the same elsewhere. */
 uint64_t hashtab_hash(const void *data, size_t len)
 {
+	uint64_t v[4] = {
+		key0 ^ UINT64_C(0x736f6d6570736575),
+		key1 ^ UINT64_C(0x646f72616e646f6d),
+		key0 ^ UINT64_C(0x6c7967656e657261),
+		key1 ^ UINT64_C(0x7465646279746573),
+	};
 	const uint8_t *p = data;
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	uint64_t m;
 
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ p[i]) * UINT64_C(0x100000001b3);
-	return hashtab_mix(h);
+	for (size_t left = len; left >= 8; left -= 8, p += 8) {
+		memcpy(&m, p, 8);
+		sip_block(v, m);
+	}
+	m = 0;
+	memcpy(&m, p, len % 8);
+	sip_block(v, m | (uint64_t)len << 56);
+	v[2] ^= 0xff;
+	sip_rounds(v, 4);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 int hashtab_init(struct hashtab *t, uint64_t (*hash)(const struct hashtab_node *n))

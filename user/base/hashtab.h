@@ -39,8 +39,16 @@ bool hashtab_walk(struct hashtab *t, uint64_t *cursor, unsigned max_buckets,
 /* Any node, or NULL; to empty it. Costs a look at the empty buckets. */
 struct hashtab_node *hashtab_any(struct hashtab *t);
 
-/* 64 bits that all depend on all of the text (FNV-1a, finished by MurmurHash3's mixer). */
+/* SipHash-2-4 (Aumasson and Bernstein 2012): strangers choose what is hashed, and must not be able
+ * to put it all into one chain. The key is the process's, zero until it is set: once, before the
+ * first table. */
+enum {
+	HASHTAB_KEY_BYTES = 16
+};
+void hashtab_set_key(const uint8_t key[HASHTAB_KEY_BYTES]);
 uint64_t hashtab_hash(const void *data, size_t len);
+
+/* MurmurHash3's finisher: for what nobody chooses. */
 uint64_t hashtab_mix(uint64_t v);
 
 #endif

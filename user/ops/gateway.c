@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include "base/hashtab.h"
 #include "base/log.h"
 #include "keeper/channel.h"
 #include "net/link.h"
@@ -430,10 +432,14 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
  * middle of a storm. */
 static void warm_up(void)
 {
+	uint8_t hash_key[HASHTAB_KEY_BYTES];
 	static const char key[] = "AAAAAAAAAAAAAAAAAAAAAA==";
 	char accept[HTTP_ACCEPT_LEN + 1];
 
 	http_accept_key((struct http_str){key, sizeof key - 1}, accept);
+	/* Without it topics are only hashed predictably. */
+	if (getrandom(hash_key, sizeof hash_key, 0) == sizeof hash_key)
+		hashtab_set_key(hash_key);
 }
 
 int gateway_run(const struct config *cfg, int channel_fd)

@@ -151,6 +151,9 @@ $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# The page is in it (.incbin), which the compiler's dependency file does not say.
+$(B)/obj/user/ops/admin_chat.o: user/ops/chat/chat.html
+
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:

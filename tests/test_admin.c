@@ -298,7 +298,7 @@ static void test_longest_values(void **state)
 
 static void test_paths_and_methods(void **state)
 {
-	assert_error(TCP, "GET /", 404, "no such path");
+	assert_error(TCP, "GET /nothing", 404, "no such path");
 	assert_error(LOCAL, "GET /v1/nothing", 404, "no such path");
 	assert_error(LOCAL, "GET /v1/status/", 404, "no such path");
 	assert_error(TCP, "GET /v1/status", 404, "admin socket only");

@@ -20,6 +20,8 @@ static int tcp_copy; /* as the keeper holds one */
 static uint16_t port;
 static char dir[] = "/tmp/tidegate-test-XXXXXX";
 static char socket_path[64];
+static const struct admin_hub hubs[] = {{"/hub", 8080}, {"/a\"b", 8080}, {"/", 8443}};
+static unsigned n_hubs = 3; /* of these, known to the admin */
 
 enum door {
 	TCP,
@@ -185,6 +187,8 @@ static inline void start_admin(uid_t allowed)
 		.allowed_uid = allowed,
 		.instance = "test",
 		.version = "9.8.7",
+		.hubs = hubs,
+		.n_hubs = n_hubs,
 		.backend = fake_backend_ops(&fake),
 	};
 	fake_backend_init(&fake);

@@ -2,7 +2,8 @@
  * libmicrohttpd's own threads. It never touches a worker's data: it reads counters and asks through
  * `struct admin_backend`.
  *
- * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz.
+ * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz, and where a route
+ * goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json.
  * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
  * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
  * /v1/links, GET /v1/topics?limit=&prefix=, POST /v1/kick?session=|route=&code=&reason=, POST
@@ -19,6 +20,7 @@
 #include "base/stats.h"
 #include "net/conn.h"
 #include "net/link_info.h"
+#include "ops/admin_chat.h"
 
 struct conns_query {
 	size_t limit;      /* at most so many infos come back */
@@ -79,6 +81,8 @@ struct admin_opts {
 	int socket_fd;     /* listening Unix socket, or -1; owned */
 	uid_t allowed_uid; /* besides root */
 	const char *instance, *version;
+	const struct admin_hub *hubs; /* what the chat page may connect to; copied */
+	unsigned n_hubs;
 	struct admin_backend backend;
 };
 

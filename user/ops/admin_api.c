@@ -32,16 +32,18 @@ int admin_api_init(struct admin_api *api, const struct admin_opts *opts)
 	api->backend = opts->backend;
 	api->instance = strdup(opts->instance);
 	api->version = strdup(opts->version);
-	if (!api->instance || !api->version) {
+	int r = admin_chat_init(&api->chat, opts->hubs, opts->n_hubs);
+	if (!r && (!api->instance || !api->version))
+		r = -ENOMEM;
+	if (r < 0)
 		admin_api_fini(api);
-		return -ENOMEM;
-	}
-	return 0;
+	return r;
 }
 
 void admin_api_fini(struct admin_api *api)
 {
 	process_stats_fini(&api->process);
+	admin_chat_fini(&api->chat);
 	free(api->instance);
 	free(api->version);
 	api->instance = api->version = NULL;
@@ -308,7 +310,57 @@ static unsigned answer_drain(
 	return json_answer(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "draining", 1), ret);
 }
 
+static unsigned no_hub(struct MHD_Response **ret)
+{
+	return admin_error(MHD_HTTP_NOT_FOUND,
+		"no WebSocket route goes to the hub: the chat page has nowhere to connect to", ret);
+}
+
+static unsigned answer_root(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	if (!api->chat.count)
+		return no_hub(ret);
+	plain_answer(MHD_HTTP_FOUND, "/chat", ret);
+	if (*ret)
+		MHD_add_response_header(*ret, MHD_HTTP_HEADER_LOCATION, "/chat");
+	return MHD_HTTP_FOUND;
+}
+
+static unsigned answer_chat(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	size_t len;
+	const char *page = admin_chat_page(&len);
+
+	if (!api->chat.count)
+		return no_hub(ret);
+	struct MHD_Response *r = MHD_create_response_from_buffer(
+		len, (void *)(uintptr_t)page, MHD_RESPMEM_PERSISTENT);
+	add_headers(r, "text/html; charset=utf-8");
+	if (r) {
+		MHD_add_response_header(r, "Content-Security-Policy", api->chat.policy);
+		MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+		MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
+	}
+	*ret = r;
+	return MHD_HTTP_OK;
+}
+
+static unsigned answer_hub(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	char *text;
+	int len = asprintf(&text, "%s\n", api->chat.hubs);
+
+	*ret = len < 0 ? NULL : text_response(text, (size_t)len, "application/json");
+	return MHD_HTTP_OK;
+}
+
 static const struct admin_path paths[] = {
+	{.path = "/", .any_query = true, .answer = answer_root},
+	{.path = "/chat", .any_query = true, .answer = answer_chat},
+	{.path = "/v1/hub.json", .any_query = true, .answer = answer_hub},
 	{.path = "/metrics", .any_query = true, .answer = answer_metrics},
 	{.path = "/healthz", .any_query = true, .answer = answer_healthz},
 	{.path = "/readyz", .any_query = true, .answer = answer_readyz},

@@ -14,6 +14,7 @@
 /* Immutable after the start; shared by all admin threads. */
 struct admin_api {
 	char *instance, *version;
+	struct admin_chat chat;
 	struct admin_backend backend;
 	struct process_stats_reader process;
 	uint64_t started_ns; /* CLOCK_MONOTONIC */

@@ -402,12 +402,20 @@ static int fail(int channel, const char *what, int err)
 
 static int start_admin(struct gateway *g, const struct handover *h, struct admin **ret)
 {
+	struct admin_hub *hubs;
+	unsigned n_hubs;
+	int err = gateway_hubs(g->cfg, &hubs, &n_hubs);
+
+	if (err)
+		return err;
 	struct admin_opts opts = {
 		.listen_fd = h->admin_tcp,
 		.socket_fd = h->admin_unix,
 		.allowed_uid = h->owner,
 		.instance = g->cfg->instance,
 		.version = TG_VERSION,
+		.hubs = hubs,
+		.n_hubs = n_hubs,
 		.backend =
 			{
 				.ctx = g,
@@ -425,7 +433,9 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 			},
 	};
 
-	return admin_start(&opts, ret);
+	err = admin_start(&opts, ret);
+	gateway_hubs_free(hubs, n_hubs);
+	return err;
 }
 
 /* libcrypto initialises itself at first use, and reads its configuration file then: not in the

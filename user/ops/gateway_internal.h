@@ -101,4 +101,8 @@ int gateway_topics(void *ctx, const struct topics_query *q, struct topic_info **
 int gateway_publish(void *ctx, const char *topic, const void *data, size_t len);
 int gateway_kick(void *ctx, const struct kick_query *q, size_t *ret_kicked);
 
+/* gateway_hubs.c: where a browser may reach the hub, from the configuration. 0 or -ENOMEM. */
+int gateway_hubs(const struct config *cfg, struct admin_hub **ret, unsigned *ret_n);
+void gateway_hubs_free(struct admin_hub *hubs, unsigned n);
+
 #endif

@@ -7,11 +7,18 @@ import subprocess
 import support
 
 
+HUBS = """
+  - {path: /hub, upstream: hub, hub: {payload_size: 8KiB}}
+  - {path: /dropping, upstream: hub, max_message_size: 16KiB, out_queue: {bytes: 64KiB, policy: drop-oldest}}
+  - {path: /ending, upstream: hub, max_message_size: 16KiB, out_queue: {bytes: 64KiB, policy: disconnect}}
+"""
+
+
 class Bench(support.Case):
     def setUp(self):
         super().setUp()
         self.ws, self.raw = support.free_port(), support.free_port()
-        body = support.echo_body(self.ws, self.raw) + "  - {path: /service, upstream: service}\n"
+        body = support.echo_body(self.ws, self.raw) + "  - {path: /service, upstream: service}\n" + HUBS
         # It answers in upper case, which an echo test must notice.
         self.svc = self.service(mode="uppercase")
         body += "upstreams:\n  - {name: service, type: link, endpoints: [\"%s\"]}\n" % self.svc.endpoint
@@ -42,6 +49,52 @@ class Bench(support.Case):
                                           "--duration", "1")
         self.assertEqual(status, 0, err)
         self.assertEqual(self.gw.metric("tidegate_handshakes_total"), 1000)
+
+    def test_fanout(self):
+        for url in ("ws://127.0.0.1:%d/hub" % self.ws, "raw://127.0.0.1:%d/hub" % self.raw):
+            status, out, err = self.run_bench("fanout", "--url", url, "--connections", "200", "--threads", "2", "--rate",
+                                              "20", "--duration", "1", "--warmup", "0.2", "--echo", "10", "--echo-rate",
+                                              "100", "--pid", str(self.gw.gateway_pid))
+            self.assertEqual(status, 0, err)
+            self.assertEqual((out["publications"], out["deliveries"]), (20, 4000))
+            self.assertEqual((out["missing"], out["incomplete"], out["echo"]["unanswered"]), (0, 0, 0))
+            self.assertGreaterEqual(out["last_us"]["p50"], out["delivery_us"]["p50"])
+            self.assertGreater(out["echo"]["fanout_us"]["p99"], 0)
+        self.assertEqual(self.gw.metric("tidegate_hub_delivered_total"), 2 * 24 * 200)
+
+    def test_fanout_counts_and_pieces(self):
+        """--count, and messages larger than the generator's buffers."""
+        status, out, err = self.run_bench("fanout", "--url", "ws://127.0.0.1:%d/dropping" % self.ws, "--connections", "3",
+                                          "--rate", "50", "--count", "7", "--size", "8000", "--echo", "0")
+        self.assertEqual(status, 0, err)
+        self.assertEqual((out["publications"], out["deliveries"]), (7, 21))
+        self.assertNotIn("echo", out)
+
+    def test_what_the_hub_refuses_is_noticed(self):
+        status, out, _ = self.run_bench("fanout", "--url", "ws://127.0.0.1:%d/hub" % self.ws, "--connections", "5", "--rate",
+                                        "10", "--count", "3", "--size", "10000", "--echo", "0")
+        self.assertEqual(status, 1)
+        self.assertIn("too_large", out["publisher_failure"])
+        self.assertEqual(out["missing"], 15)
+
+    def test_no_hub_there(self):
+        status, _, err = self.run_bench("fanout", "--url", "ws://127.0.0.1:%d/service" % self.ws, "--connections", "5",
+                                        "--timeout", "2")
+        self.assertEqual(status, 1)
+        self.assertIn("the hub says", err)
+
+    def test_slow(self):
+        for path, ended in ("dropping", 0), ("ending", 10):
+            status, out, err = self.run_bench("slow", "--url", "ws://127.0.0.1:%d/%s" % (self.ws, path), "--connections", "50",
+                                              "--slow", "10", "--size", "8000", "--rate", "50", "--duration", "1",
+                                              "--warmup", "0.2", "--pid", str(self.gw.gateway_pid))
+            self.assertEqual(status, 0, err)
+            self.assertEqual((out["deaf"], out["missing"]), (10, 0))
+            self.assertEqual(out["publications"], 3 * 50)
+            self.assertEqual(self.gw.metric("tidegate_closes_total", reason="out_full"), ended)
+            self.assertGreater(self.gw.metric("tidegate_out_dropped_messages_total"), 0)
+            self.assertGreater(out["kernel_tcp"]["peak_bytes"], 0)
+            self.assertGreater(out["server"]["rss_peak_bytes"], 0)
 
     def test_usage(self):
         self.assertEqual(self.run_bench("echo", "--connections", "none")[0], 2)

@@ -28,28 +28,12 @@ static uint32_t buffer_bytes(const struct echo *e)
 	return (uint32_t)n;
 }
 
-/* Running out of buffers costs a completion and a new receive each time: one for each connection
- * that may have an answer waiting, within bounds. */
-static uint32_t buffers(unsigned connections, uint32_t bytes)
-{
-	enum {
-		BUFFERS_MIN = 256,
-		BUFFERS_MAX = 16384,
-		MEMORY_MAX = 16 << 20
-	};
-	uint32_t n = BUFFERS_MIN;
-
-	while (n < BUFFERS_MAX && n < connections && (uint64_t)n * bytes * 2 <= MEMORY_MAX)
-		n *= 2;
-	return n;
-}
-
-static int echo_create(struct echo *e, struct load_ops *ops)
+int echo_create(struct echo *e)
 {
 	const struct bench_options *o = &e->opts;
 	unsigned n = o->threads;
 
-	*ops = echo_ops(e);
+	e->ops = echo_ops(e);
 	e->threads = calloc(n + 1, sizeof *e->threads);
 	int err = e->threads ? echo_messages_init(e) : -ENOMEM;
 	if (!err)
@@ -57,12 +41,13 @@ static int echo_create(struct echo *e, struct load_ops *ops)
 	for (unsigned i = 0; i < n + (e->hogs > 0) && !err; i++) {
 		uint32_t bytes = i < n ? buffer_bytes(e) : 16384;
 		struct load_thread_opts opts = {
-			.ops = i < n ? ops : &echo_hog_ops,
+			.ops = i < n ? &e->ops : &echo_hog_ops,
 			.work = &e->threads[i],
 			.connections =
 				i < n ? o->connections / n + (i < o->connections % n) : e->hogs,
 			.background = i == n,
-			.n_bufs = buffers(i < n ? o->connections / n + 1 : 1024, bytes),
+			.urgent = e->urgent,
+			.n_bufs = load_buffers(i < n ? o->connections / n + 1 : 1024, bytes),
 			.buf_bytes = bytes,
 		};
 		e->threads[i].echo = e;
@@ -74,11 +59,7 @@ static int echo_create(struct echo *e, struct load_ops *ops)
 	return err;
 }
 
-struct echo_sums {
-	uint64_t sent, received, lost, hog;
-};
-
-static struct echo_sums sums(const struct echo *e)
+struct echo_sums echo_sums(const struct echo *e)
 {
 	struct echo_sums s = {0};
 
@@ -99,7 +80,7 @@ struct progress {
 static void say_progress(void *ctx)
 {
 	struct progress *p = ctx;
-	struct echo_sums s = sums(p->echo);
+	struct echo_sums s = echo_sums(p->echo);
 	char a[32];
 
 	control_progress(&p->echo->opts, "%s messages/s, %.0f s to go",
@@ -113,8 +94,25 @@ struct measured {
 	struct echo_sums first, last;
 	struct load_totals totals;
 	struct hist latency_ns;
-	uint64_t unanswered; /* messages without an echo, those of lost connections included */
+	uint64_t unanswered;
 };
+
+void echo_run(struct echo *e, uint64_t run_ns)
+{
+	e->run_ns = run_ns;
+	e->from_ns = run_ns + (uint64_t)(e->opts.warmup_s * 1e9);
+	e->to_ns = e->from_ns + (uint64_t)(e->opts.duration_s * 1e9);
+	load_phase_set(e->load, LOAD_PHASE_RUN);
+}
+
+void echo_drain(struct echo *e)
+{
+	load_phase_set(e->load, LOAD_PHASE_DRAIN);
+	uint64_t limit_ns = load_now_ns() + DRAIN_S * 1000000000ull;
+	for (struct echo_sums s = echo_sums(e);
+		s.received + s.lost < s.sent && load_now_ns() < limit_ns; s = echo_sums(e))
+		control_until(e->load, load_now_ns() + 10000000, NULL, NULL);
+}
 
 static int measure(struct echo *e, struct measured *m)
 {
@@ -124,50 +122,51 @@ static int measure(struct echo *e, struct measured *m)
 	int err = control_open(e->load);
 	if (err)
 		return err;
-	e->run_ns = load_now_ns() + 10000000;
-	e->from_ns = e->run_ns + (uint64_t)(o->warmup_s * 1e9);
-	e->to_ns = e->from_ns + (uint64_t)(o->duration_s * 1e9);
-	load_phase_set(e->load, LOAD_PHASE_RUN);
+	echo_run(e, load_now_ns() + 10000000);
 	control_until(e->load, e->from_ns, NULL, NULL);
-	m->first = p.last = sums(e);
+	m->first = p.last = echo_sums(e);
 	err = control_sample(o, &m->before);
 	if (err)
 		return err;
 	control_until(e->load, e->to_ns, say_progress, &p);
-	m->last = sums(e);
+	m->last = echo_sums(e);
 	err = control_sample(o, &m->after);
-	load_phase_set(e->load, LOAD_PHASE_DRAIN);
-	uint64_t limit_ns = load_now_ns() + DRAIN_S * 1000000000ull;
-	for (struct echo_sums s = sums(e); s.received + s.lost < s.sent && load_now_ns() < limit_ns;
-		s = sums(e))
-		control_until(e->load, load_now_ns() + 10000000, NULL, NULL);
+	echo_drain(e);
 	control_progress_end(o);
 	return err;
 }
 
-/* After load_stop(): messages that were never answered are as late as it has become, and count as
- * such. */
-static void collect(struct echo *e, struct measured *m)
+void echo_collect(struct echo *e, struct hist *ret_latency_ns, uint64_t *ret_unanswered)
 {
 	uint64_t now_ns = load_now_ns();
 
-	hist_init(&m->latency_ns);
+	*ret_unanswered = 0;
+	hist_init(ret_latency_ns);
 	for (unsigned i = 0; i < e->n_threads; i++) {
 		struct load_thread *t = e->load->thread[i];
-		hist_merge(&m->latency_ns, &e->threads[i].latency_ns);
-		m->unanswered += load_read(&e->threads[i].lost);
+		hist_merge(ret_latency_ns, &e->threads[i].latency_ns);
+		*ret_unanswered += load_read(&e->threads[i].lost);
 		for (unsigned k = 0; k < t->n_conns; k++) {
 			struct load_conn *c = load_conn_at(t, k);
 			struct echo_conn *ec = load_conn_work(t, c);
 			for (uint32_t end = ec->sent + ec->due;
 				c->state == LOAD_OPEN && ec->received < end; ec->received++) {
 				uint64_t at_ns = echo_sent_at(t, c, ec);
-				m->unanswered++;
+				++*ret_unanswered;
 				if (at_ns >= e->from_ns && at_ns < e->to_ns)
-					hist_add(&m->latency_ns, now_ns - at_ns);
+					hist_add(ret_latency_ns, now_ns - at_ns);
 			}
 		}
 	}
+}
+
+void echo_destroy(struct echo *e)
+{
+	load_destroy(e->load);
+	free(e->threads);
+	echo_messages_fini(e);
+	e->load = NULL;
+	e->threads = NULL;
 }
 
 static double us(uint64_t ns)
@@ -325,7 +324,6 @@ int cmd_echo(int argc, char **argv)
 		.depth = 1,
 	};
 	struct measured m = {0};
-	struct load_ops ops;
 	int status = BENCH_FAILED;
 
 	int err = bench_options_parse(
@@ -333,19 +331,17 @@ int cmd_echo(int argc, char **argv)
 	if (err)
 		return err > 0 ? BENCH_OK : BENCH_USAGE;
 	control_catch_signals();
-	err = echo_create(&e, &ops);
+	err = echo_create(&e);
 	if (err) {
 		fprintf(stderr, "tidegate-bench: %s\n", strerror(-err));
 	} else if (!measure(&e, &m)) {
 		m.totals = load_totals(e.load);
 		load_stop(e.load);
-		collect(&e, &m);
+		echo_collect(&e, &m.latency_ns, &m.unanswered);
 		status = report(&e, &m);
 	} else {
 		load_stop(e.load);
 	}
-	load_destroy(e.load);
-	free(e.threads);
-	echo_messages_fini(&e);
+	echo_destroy(&e);
 	return status;
 }

@@ -1,4 +1,8 @@
-/* What the threads of echo do (echo_load.c), for the command around them (echo.c). */
+/* The echo workload: what its threads do (echo_load.c), and the steps of measuring it (echo.c),
+ * which fanout also takes.
+ *
+ * Order, in the controlling thread: fill in opts and the settings, echo_create, control_open on
+ * load, echo_run, wait for to_ns, echo_drain, load_stop on load, echo_collect, echo_destroy. */
 #ifndef TIDEGATE_BENCH_ECHO_H
 #define TIDEGATE_BENCH_ECHO_H
 
@@ -19,9 +23,10 @@ struct echo {
 	struct bench_options opts;
 	unsigned depth, hogs;
 	double rate; /* messages per second, all connections together; 0: closed loop */
-	bool text;
+	bool text, urgent;
 
 	struct load *load;
+	struct load_ops ops;
 	uint8_t *plain, *wire; /* SLICES_BYTES + size: the random text, and the same masked */
 	uint8_t header[WS_HEADER_MAX];
 	size_t header_len, frame_len;
@@ -50,6 +55,23 @@ struct echo_conn {
 	uint32_t sent, received;
 	uint64_t sent_ns[]; /* closed loop: of the last `depth` messages */
 };
+
+/* 0 or -errno; destroy takes what is half made. */
+int echo_create(struct echo *e);
+void echo_destroy(struct echo *e);
+/* Load from run_ns on; measured is what opts.warmup_s and duration_s say. */
+void echo_run(struct echo *e, uint64_t run_ns);
+/* Nothing new is sent; waits a while for answers that are due. */
+void echo_drain(struct echo *e);
+
+struct echo_sums {
+	uint64_t sent, received, lost, hog;
+};
+
+struct echo_sums echo_sums(const struct echo *e);
+/* After load_stop(): latencies, and messages without an echo, those of lost connections included;
+ * what was never answered is as late as it has become, and counts as such. */
+void echo_collect(struct echo *e, struct hist *ret_latency_ns, uint64_t *ret_unanswered);
 
 /* Makes the payloads and frames of opts, text and depth: 0 or -ENOMEM. fini takes what is half
  * made. */

@@ -25,6 +25,20 @@ uint64_t load_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+uint32_t load_buffers(unsigned connections, uint32_t bytes)
+{
+	enum {
+		BUFFERS_MIN = 256,
+		BUFFERS_MAX = 16384,
+		MEMORY_MAX = 16 << 20
+	};
+	uint32_t n = BUFFERS_MIN;
+
+	while (n < BUFFERS_MAX && n < connections && (uint64_t)n * bytes * 2 <= MEMORY_MAX)
+		n *= 2;
+	return n;
+}
+
 /* ---- a thread's connections ---- */
 
 struct load_conn *load_conn_at(const struct load_thread *t, unsigned i)
@@ -233,6 +247,9 @@ static void thread_schedule(const struct load_thread *t)
 		CPU_SET(o->cpus[t->index % o->n_cpus], &set);
 		pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 	}
+	if (t->urgent)
+		pthread_setschedparam(
+			pthread_self(), SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
 	if (t->background)
 		pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
 	prctl(PR_SET_TIMERSLACK, 1); /* the default of 50 us would show in latencies */
@@ -327,6 +344,7 @@ int load_add(struct load *l, const struct load_thread_opts *opts)
 	t->n_conns = opts->connections;
 	t->first = l->n_conns;
 	t->background = opts->background;
+	t->urgent = opts->urgent;
 	t->n_bufs = opts->n_bufs;
 	t->buf_bytes = opts->buf_bytes;
 	t->waiter = (struct load_waiter){-1, -1};

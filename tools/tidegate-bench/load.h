@@ -85,6 +85,7 @@ struct load_ops {
 	/* Arm a poll, not a receive: for connections that hear little; it costs less of the
 	 * kernel's memory, and a system call more per readiness. */
 	bool poll_idle;
+	int rcvbuf_bytes; /* SO_RCVBUF, before the connect; 0: the kernel's own sizing */
 	void (*on_open)(struct load_thread *t, struct load_conn *c);
 	void (*on_message)(struct load_thread *t, struct load_conn *c, const struct load_piece *p);
 	/* Optional, for a load that must cost the generator next to nothing: how many bytes, at a
@@ -138,6 +139,7 @@ struct load_thread {
 	unsigned index;
 	unsigned n_conns, first; /* connections; the number of the first within the whole load */
 	bool background; /* SCHED_IDLE: runs only while no other thread of the load wants the CPU */
+	bool urgent;     /* SCHED_FIFO, where that is allowed: ahead of the load's other threads */
 	uint32_t n_bufs, buf_bytes;
 
 	struct load_conns *rings;
@@ -161,7 +163,7 @@ struct load_thread_opts {
 	const struct load_ops *ops;
 	void *work;
 	unsigned connections;
-	bool background;
+	bool background, urgent;
 	uint32_t n_bufs, buf_bytes; /* provided buffers of one ring */
 };
 
@@ -178,6 +180,9 @@ struct load {
 };
 
 uint64_t load_now_ns(void);
+/* How many provided buffers suit so many connections of one thread: running out costs a completion
+ * and a new receive each time. */
+uint32_t load_buffers(unsigned connections, uint32_t bytes);
 
 int load_create(const struct bench_options *opts, struct load **ret);
 void load_destroy(struct load *l); /* NULL is allowed */
@@ -208,6 +213,9 @@ const char *load_first_failure(const struct load *l, char *buf, size_t len);
 /* For workloads, in their threads. */
 /* Asks for fill() in this turn or the next. */
 void load_send_wanted(struct load_thread *t, struct load_conn *c);
+/* Reads no more from the connection, ever: the peer finds its window shut. A reset by the peer
+ * still ends it. */
+void load_stop_reading(struct load_thread *t, struct load_conn *c);
 /* The i-th connection of the thread. */
 struct load_conn *load_conn_at(const struct load_thread *t, unsigned i);
 /* Its number within the whole load. */

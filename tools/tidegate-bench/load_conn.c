@@ -18,7 +18,8 @@ enum op {
 	OP_RECV_ONCE, /* after a poll event */
 	OP_POLL,      /* multishot, readable */
 	OP_POLL_OUT,
-	OP_SEND, /* completes only when short or failed */
+	OP_HANGUP, /* of a connection that is not read from */
+	OP_SEND,   /* completes only when short or failed */
 };
 
 enum {
@@ -30,6 +31,7 @@ enum {
 	FLAG_MID_FRAME = 32,    /* the last bytes of fill() ended inside a frame */
 	FLAG_REQUEST_DUE = 64,  /* the handshake request has to be sent */
 	FLAG_RECV_QUEUED = 128, /* OP_RECV_ONCE is on its way */
+	FLAG_DEAF = 256,        /* nothing is read any more; OP_HANGUP is armed */
 };
 
 static const int on = 1;
@@ -156,7 +158,7 @@ void load_conns_recycle(struct load_thread *t, struct load_conns *rs)
 		rs->starved_head = c->next_starved;
 		bool wants = c->flags & FLAG_STARVED;
 		c->flags &= (uint16_t) ~(FLAG_IN_STARVED | FLAG_STARVED);
-		if (!wants)
+		if (!wants || (c->flags & FLAG_DEAF))
 			continue;
 		if (t->ops->poll_idle)
 			recv_once(rs, c);
@@ -184,6 +186,19 @@ static void cancel(struct load_conns *rs, const struct load_conn *c, enum op op)
 	sqe->user_data = user_data(OP_IGNORE, 0, 0);
 }
 
+void load_stop_reading(struct load_thread *t, struct load_conn *c)
+{
+	struct load_conns *rs = conns_of(t, c);
+
+	if (c->flags & FLAG_ARMED)
+		cancel(rs, c, t->ops->poll_idle ? OP_POLL : OP_RECV);
+	c->flags = (uint16_t)((c->flags & ~FLAG_ARMED) | FLAG_DEAF);
+	struct io_uring_sqe *sqe = conn_sqe(rs);
+	io_uring_prep_poll_add(sqe, (int)slot_of(rs, c), POLLRDHUP);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	sqe->user_data = user_data(OP_HANGUP, c->gen, slot_of(rs, c));
+}
+
 /* Closing a descriptor with an armed request would free the slot and leave the socket open: cancel
  * first. */
 static void conn_end(struct load_thread *t, struct load_conn *c)
@@ -196,6 +211,8 @@ static void conn_end(struct load_thread *t, struct load_conn *c)
 		cancel(rs, c, t->ops->poll_idle ? OP_POLL : OP_RECV);
 	if (c->flags & FLAG_BLOCKED)
 		cancel(rs, c, OP_POLL_OUT);
+	if (c->flags & FLAG_DEAF)
+		cancel(rs, c, OP_HANGUP);
 	struct io_uring_sqe *sqe = conn_sqe(rs);
 	io_uring_prep_close_direct(sqe, slot);
 	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
@@ -241,6 +258,8 @@ static void on_recv(struct load_thread *t, struct load_conns *rs, struct load_co
 	uint16_t gen = c->gen;
 	int res = cqe->res;
 
+	if (c->flags & FLAG_DEAF)
+		return; /* it was on its way already */
 	if (once)
 		c->flags &= (uint16_t)~FLAG_RECV_QUEUED;
 	else if (!(cqe->flags & IORING_CQE_F_MORE))
@@ -248,7 +267,7 @@ static void on_recv(struct load_thread *t, struct load_conns *rs, struct load_co
 	if (res > 0)
 		load_bytes(t, c, load_ring_buf(&rs->ring, cqe->flags >> IORING_CQE_BUFFER_SHIFT),
 			(size_t)res);
-	if (c->gen != gen || (once && res == -EAGAIN))
+	if (c->gen != gen || (c->flags & FLAG_DEAF) || (once && res == -EAGAIN))
 		return;
 	if (res == -ENOBUFS) {
 		load_count(&t->count.no_buffer, 1);
@@ -402,21 +421,27 @@ static void on_send(struct load_thread *t, struct load_conns *rs, struct load_co
 
 /* ---- opening ---- */
 
-/* socket, bind to a source address and connect, as one chain: of the first two only a failure
- * completes, and it takes the place of the connect's completion. */
+/* socket, its options, bind to a source address and connect, as one chain: of all but the last only
+ * a failure completes, and it takes the place of the connect's completion. */
 void load_conn_start(struct load_thread *t, struct load_conns *rs, unsigned slot)
 {
 	const struct load *l = t->load;
 	struct load_conn *c = &rs->conn[slot];
-	struct io_uring_sqe *step[4];
+	struct io_uring_sqe *step[5];
 	unsigned n = 0;
 
 	c->state = LOAD_CONNECTING;
 	t->in_flight++;
 	load_count(&t->count.started, 1);
-	load_ring_room(&rs->ring, 4);
+	load_ring_room(&rs->ring, 5);
 	step[n] = conn_sqe(rs);
 	io_uring_prep_socket_direct(step[n++], l->opts->target.ss_family, SOCK_STREAM, 0, slot, 0);
+	if (t->ops->rcvbuf_bytes) {
+		step[n] = conn_sqe(rs);
+		io_uring_prep_cmd_sock(step[n++], SOCKET_URING_OP_SETSOCKOPT, (int)slot, SOL_SOCKET,
+			SO_RCVBUF, (void *)(uintptr_t)&t->ops->rcvbuf_bytes,
+			sizeof t->ops->rcvbuf_bytes);
+	}
 	if (l->n_sources) {
 		const struct sockaddr_in *source =
 			&l->source[load_conn_number(t, c) % l->n_sources];
@@ -476,6 +501,8 @@ static void dispatch(struct load_thread *t, struct load_conns *rs, struct load_c
 		on_recv(t, rs, c, cqe, op == OP_RECV_ONCE);
 		break;
 	case OP_POLL:
+		if (c->flags & FLAG_DEAF)
+			break;
 		if (!(cqe->flags & IORING_CQE_F_MORE))
 			arm(t, rs, c);
 		recv_once(rs, c);
@@ -483,6 +510,9 @@ static void dispatch(struct load_thread *t, struct load_conns *rs, struct load_c
 	case OP_POLL_OUT:
 		c->flags &= (uint16_t)~FLAG_BLOCKED;
 		load_send_wanted(t, c);
+		break;
+	case OP_HANGUP:
+		load_conn_fail(t, c, "lost", "reset by the server");
 		break;
 	case OP_SEND:
 		on_send(t, rs, c, cqe->res);

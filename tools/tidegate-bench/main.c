@@ -12,6 +12,10 @@ static const struct command {
 	{"echo", "messages per second and latency of an echo, open or closed loop", cmd_echo},
 	{"hold", "many idle connections: how fast they open, what they cost, whether they stay",
 		cmd_hold},
+	{"fanout",
+		"one topic, many subscribers: deliveries, delays, and what echoes suffer meanwhile",
+		cmd_fanout},
+	{"slow", "subscribers that never read: what readers, server and kernel suffer", cmd_slow},
 };
 
 enum {

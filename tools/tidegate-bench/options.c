@@ -50,7 +50,8 @@ static const struct option common[] = {
 
 static const char common_usage[] =
 	"  --url URL             ws://HOST[:PORT]/PATH or raw://HOST[:PORT]/PATH (default "
-	"ws://127.0.0.1:8080/echo)\n"
+	"ws://127.0.0.1:8080/echo,\n"
+	"                        of fanout and slow ws://127.0.0.1:8080/hub)\n"
 	"  --token-file FILE     a token to show in every handshake, as Bearer or in the HELLO\n"
 	"  --connections N       client connections\n"
 	"  --threads N           threads, each with its own rings (default 1)\n"
@@ -179,7 +180,7 @@ static int host_port(
 	return 0;
 }
 
-static int url_set(struct bench_options *o, const char *url)
+int bench_url(struct bench_options *o, const char *option, const char *url)
 {
 	static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	char host[128], port[16] = "80";
@@ -191,15 +192,16 @@ static int url_set(struct bench_options *o, const char *url)
 		o->raw = true;
 		strcpy(port, "8081");
 	} else {
-		fprintf(stderr,
-			"tidegate-bench: --url: '%s' begins with neither ws:// nor raw://\n", url);
+		fprintf(stderr, "tidegate-bench: --%s: '%s' begins with neither ws:// nor raw://\n",
+			option, url);
 		return -EINVAL;
 	}
 	const char *at = strstr(url, "://") + 3;
 	size_t len = strcspn(at, "/");
 	if (len >= sizeof o->host || strlen(at + len) >= sizeof o->path ||
 		host_port(at, len, host, sizeof host, port, sizeof port)) {
-		fprintf(stderr, "tidegate-bench: --url: '%s' has no proper HOST[:PORT]\n", url);
+		fprintf(stderr, "tidegate-bench: --%s: '%s' has no proper HOST[:PORT]\n", option,
+			url);
 		return -EINVAL;
 	}
 	o->url = url;
@@ -208,7 +210,7 @@ static int url_set(struct bench_options *o, const char *url)
 	strcpy(o->path, at[len] ? at + len : "/");
 	int err = getaddrinfo(host, port, &hints, &found);
 	if (err) {
-		fprintf(stderr, "tidegate-bench: --url: %s port %s: %s\n", host, port,
+		fprintf(stderr, "tidegate-bench: --%s: %s port %s: %s\n", option, host, port,
 			gai_strerror(err));
 		return -EINVAL;
 	}
@@ -248,7 +250,7 @@ static int common_set(struct bench_options *o, int val, const char *arg)
 {
 	switch (val) {
 	case OPT_URL:
-		return url_set(o, arg);
+		return bench_url(o, "url", arg);
 	case OPT_TOKEN_FILE:
 		return token_read(o, arg);
 	case OPT_CONNECTIONS:
@@ -299,7 +301,7 @@ int bench_options_parse(
 	for (; own->own[n_own].name && n_own < OWN_MAX - 1; n_own++)
 		all[N_COMMON + n_own] = own->own[n_own];
 	o->command = argv[0];
-	err = o->url ? 0 : url_set(o, "ws://127.0.0.1:8080/echo");
+	err = bench_url(o, "url", o->url ? o->url : "ws://127.0.0.1:8080/echo");
 	optind = 1;
 	for (int val; !err && (val = getopt_long(argc, argv, "", all, NULL)) != -1;) {
 		if (val == OPT_HELP) {

@@ -55,10 +55,13 @@ struct bench_own_options {
 	const char *usage; /* lines for --help, after the common ones */
 };
 
-/* Reads argv[1..]; *o holds the subcommand's defaults before. -EINVAL: a message stands on stderr.
- * 1: --help was printed. */
+/* Reads argv[1..]; *o holds the subcommand's defaults before, of which `url` may be NULL. -EINVAL:
+ * a message stands on stderr. 1: --help was printed. */
 int bench_options_parse(
 	int argc, char **argv, const struct bench_own_options *own, struct bench_options *o);
+
+/* Sets everything that follows from a URL; `option` is for the message before -EINVAL. */
+int bench_url(struct bench_options *o, const char *option, const char *url);
 
 /* For set(): a number in [min, max], or -EINVAL after a message that names the option. */
 int bench_number(const char *option, const char *arg, double min, double max, double *ret);

@@ -27,26 +27,27 @@ static void make_listeners(void)
 static void test_table(void **state)
 {
 	static const struct {
-		char *upstream, *host, *path;
+		int upstream;
+		char *host, *path;
 		int listener;
 		const char *want; /* NULL: none */
 		uint16_t ports[2];
 	} cases[] = {
-		{"hub", NULL, "/hub", -1, "/hub", {8000, 8003}},
-		{"hub", NULL, "/hub", 3, "/hub", {8003}},
-		{"hub", NULL, "/talk/*", 0, "/talk", {8000}},
-		{"hub", NULL, "/*", 0, "/", {8000}},
-		{"hub", NULL, "/hub", 1, NULL, {0}},
-		{"hub", NULL, "/hub", 2, NULL, {0}},
-		{"hub", "example.com", "/hub", -1, NULL, {0}},
-		{"echo", NULL, "/hub", -1, NULL, {0}},
-		{"hubs", NULL, "/hub", -1, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", -1, "/hub", {8000, 8003}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 3, "/hub", {8003}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/talk/*", 0, "/talk", {8000}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/*", 0, "/", {8000}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 1, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 2, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, "example.com", "/hub", -1, NULL, {0}},
+		{CONFIG_UPSTREAM_ECHO, NULL, "/hub", -1, NULL, {0}},
+		{0, NULL, "/hub", -1, NULL, {0}},
 	};
 
 	make_listeners();
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct config_route route = {
-			.upstream = cases[i].upstream,
+			.upstream_index = cases[i].upstream,
 			.host = cases[i].host,
 			.path = cases[i].path,
 			.listener_index = cases[i].listener,

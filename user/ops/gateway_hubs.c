@@ -16,7 +16,7 @@ static uint16_t port_of(const struct config_listener *l)
 static bool reachable(
 	const struct config_route *r, const struct config_listener *l, unsigned listener)
 {
-	return !strcmp(r->upstream, "hub") && !r->host &&
+	return r->upstream_index == CONFIG_UPSTREAM_HUB && !r->host &&
 	       (r->listener_index < 0 || r->listener_index == (int)listener) &&
 	       l->protocol == CONFIG_WEBSOCKET && !l->proxy_protocol;
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth]...
+# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth|fanout|slow]...
 #
 # The server has one CPU to itself, the load generator another. What is compared is run in pairs, in turn and with the
 # order changing, and the median of the pairs' ratios counts, since a machine's speed drifts. BENCH_ROUNDS (5) pairs of
@@ -9,13 +9,13 @@ set -u -o pipefail
 [ $# -ge 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
 B=$1
 shift
-sections=${*:-echo memory fairness auth}
+sections=${*:-echo memory fairness auth fanout slow}
 rounds=${BENCH_ROUNDS:-5}
 seconds=${BENCH_SECONDS:-3}
 for s in $sections; do
 	case $s in
-	echo | memory | fairness | auth) ;;
-	*) echo "bench: no section '$s'; there are echo, memory, fairness and auth" >&2; exit 2 ;;
+	echo | memory | fairness | auth | fanout | slow) ;;
+	*) echo "bench: no section '$s'; there are echo, memory, fairness, auth, fanout and slow" >&2; exit 2 ;;
 	esac
 done
 
@@ -98,12 +98,20 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 		routes:
 		  - path: /echo
 		    upstream: echo
+		  - path: /hub
+		    upstream: hub
+		  - path: /capped
+		    upstream: hub
+		    max_message_size: 32KiB
+		    out_queue:
+		      bytes: 64KiB
+		      policy: drop-oldest
 	YAML
 	printf '%s' "${1:-}" >>"$tmp/tidegate.yaml"
 	# shellcheck disable=SC2086
 	$prio taskset -c "$server_cpu" "$B/tidegate" -c "$tmp/tidegate.yaml" >"$tmp/tidegate.log" 2>&1 &
 	gateway=$!
-	gateway_url=ws://127.0.0.1:$port/echo
+	gateway_at=ws://127.0.0.1:$port gateway_url=ws://127.0.0.1:$port/echo
 	for _ in $(seq 100); do
 		if curl -fs -o /dev/null "$admin/readyz"; then
 			gateway_child=$(pgrep -P "$gateway" | tr '\n' ' ')
@@ -119,7 +127,7 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 
 start_epoll() {
 	# shellcheck disable=SC2086
-	$prio "$B/tests/support/epoll_echo" --port 0 --cpu "$server_cpu" >"$tmp/epoll.log" 2>&1 &
+	$prio "$B/tests/support/epoll_server" --port 0 --cpu "$server_cpu" >"$tmp/epoll.log" 2>&1 &
 	epoll=$!
 	for _ in $(seq 50); do
 		epoll_url=$(sed -n 's|^listening on \(.*\)$|ws://\1/echo|p' "$tmp/epoll.log")
@@ -138,7 +146,7 @@ bench() {
 	out=$($prio "$B/tidegate-bench" "$@" --pin "$client_cpu" --json --quiet 2>"$tmp/bench.err")
 	local status=$?
 	if [ "$status" -ne 0 ]; then
-		unmeasured "tidegate-bench $*: exit status $status; $(cat "$tmp/bench.err" -)" <<<"$(tail -1 <<<"$out" | cut -c1-400)"
+		unmeasured "tidegate-bench $*: exit status $status; $(cat "$tmp/bench.err")" "$(tail -1 <<<"$out" | cut -c1-400)"
 		return 1
 	fi
 	tail -1 <<<"$out" >>"$file"
@@ -319,12 +327,83 @@ auth:
 	stop_all
 }
 
+section_fanout() {
+	local i who order ratio g=$tmp/fanout.gateway e=$tmp/fanout.epoll f name
+	echo
+	echo "fanout: 4 publications/s of 64 bytes to 15,000 subscribers, 100 others echo at 2,000 messages/s: alone, then meanwhile"
+	start_gateway || return
+	start_epoll || return
+	for i in $(seq "$rounds"); do
+		order='gateway epoll'
+		[ $((i % 2)) -eq 0 ] && order='epoll gateway'
+		for who in $order; do
+			# shellcheck disable=SC2046
+			if [ "$who" = gateway ]; then
+				bench "$g" fanout --url "$gateway_at/hub" --connections 15000 --rate 4 --duration "$seconds" $(gateway_pids)
+			else
+				bench "$e" fanout --url "${epoll_url%/echo}/hub" --connections 15000 --rate 4 --duration "$seconds" --pid "$epoll"
+			fi || return
+		done
+	done
+	for f in "$g" "$e"; do
+		name=tidegate
+		[ "$f" = "$e" ] && name='naive loop'
+		printf '%12s  %.0f deliveries/s, %.0f ns of CPU each; last subscriber p50 %.1f ms, p99 %.1f ms\n' "$name" \
+			"$(median "$f" 'r["deliveries_per_s"]')" "$(median "$f" 'r["server"]["cpu_ns_per_delivery"]')" \
+			"$(median "$f" 'r["last_us"]["p50"] / 1e3')" "$(median "$f" 'r["last_us"]["p99"] / 1e3')"
+		ratio=$(median "$f" 'r["echo"]["p99_ratio"]')
+		printf '%12s  echo p99 %.2f ms alone, %.2f ms meanwhile: x %.2f%s\n' '' \
+			"$(median "$f" 'r["echo"]["calm_us"]["p99"] / 1e3')" "$(median "$f" 'r["echo"]["fanout_us"]["p99"] / 1e3')" \
+			"$ratio" "$([ "$f" = "$g" ] && echo ", $(bar "$ratio" 3.0)")"
+	done
+	printf '%12s  CPU a delivery x %.2f\n' ratio \
+		"$(median "$g" "$e" 'r["server"]["cpu_ns_per_delivery"] / s["server"]["cpu_ns_per_delivery"]')"
+	stop_all
+}
+
+# Messages that out queues of a route dropped, "POLICY N" a line.
+drops() { # ROUTE
+	curl -fs "$admin/metrics" | awk -v route="route=\"$1\"" '/^tidegate_out_dropped_total\{/ && index($1, route) {
+		policy = $1; sub(/.*policy="/, "", policy); sub(/".*/, "", policy); sum[policy] += $NF }
+		END { for (p in sum) printf "%s %.0f\n", p, sum[p] }'
+}
+
+section_slow() {
+	local i ratio each growth f=$tmp/slow dropped
+	echo
+	echo "slow: 50 publications/s of 2 KiB to 1,000 readers, without and with 100 that never read; out queues of 64 KiB, drop-oldest"
+	start_gateway || return
+	for i in $(seq "$rounds"); do
+		# shellcheck disable=SC2046
+		bench "$f" slow --url "$gateway_at/capped" --connections 1000 --slow 100 --rate 50 --size 2048 \
+			--duration "$seconds" $(gateway_pids) || return
+	done
+	dropped=$(drops /capped)
+	ratio=$(median "$f" 'r["p99_ratio"]')
+	printf '%12s  p50 %.2f ms, p99 %.2f ms without; p50 %.2f ms, p99 %.2f ms with: p99 x %.2f, %s\n' readers \
+		"$(median "$f" 'r["alone_us"]["p50"] / 1e3')" "$(median "$f" 'r["alone_us"]["p99"] / 1e3')" \
+		"$(median "$f" 'r["beside_us"]["p50"] / 1e3')" "$(median "$f" 'r["beside_us"]["p99"] / 1e3')" \
+		"$ratio" "$(bar "$ratio" 2.0)"
+	# What the caps allow: twice SO_SNDBUF and SO_RCVBUF, as the kernel counts, and the segment that passes each.
+	each=$(median "$f" 'r["kernel_tcp"]["bytes_per_deaf"]')
+	printf '%12s  %.0f bytes for each that does not read, both ends, %s\n' kernel "$each" \
+		"$(bar "$each" $((2 * 65536 + 2 * 4096 + 2 * 16384)))"
+	growth=$(median "$f" 'r["server"]["rss_peak_bytes"] - r["server"]["rss_before_bytes"]')
+	printf '%12s  grows by %.1f MiB, %s bytes\n' gateway "$(awk -v b="$growth" 'BEGIN { print b / 1048576 }')" \
+		"$(bar "$growth" $((100 * 65536)))"
+	printf '%12s  %s messages by policy: %s\n' dropped "$([ -n "$dropped" ] && echo meets || echo MISSES) (bar: > 0)" \
+		"${dropped//$'\n'/, }"
+	stop_all
+}
+
 for s in $sections; do
 	case $s in
 	auth) section_auth ;;
 	echo) section_echo ;;
 	memory) section_memory ;;
 	fairness) section_fairness ;;
+	fanout) section_fanout ;;
+	slow) section_slow ;;
 	esac
 	stop_all
 done

@@ -215,7 +215,8 @@ static uint64_t echo_tick(struct load_thread *t, uint64_t now_ns)
 		if (c->state == LOAD_OPEN)
 			echo_want(t, c, 1);
 	}
-	return e->run_ns + (uint64_t)((double)et->next * 1e9 / rate);
+	uint64_t next_ns = e->run_ns + (uint64_t)((double)et->next * 1e9 / rate);
+	return next_ns < e->to_ns ? next_ns : UINT64_MAX;
 }
 
 static void hog_fill(struct load_thread *t, struct load_conn *c, struct load_fill *f)

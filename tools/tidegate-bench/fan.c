@@ -9,6 +9,7 @@ enum {
 	DRAIN_S = 5,          /* for deliveries after the last publication of a phase */
 	STANDSTILL_MS = 1000, /* no longer than so without one */
 	STEP_MS = 100,
+	BATCH_US = 100, /* of the subscribers: deliveries look up to so much later */
 };
 
 static int say(int err)
@@ -64,6 +65,7 @@ static int thread_create(struct fan *f, unsigned i)
 						.ops = &f->subscriber_ops,
 						.work = ft,
 						.connections = connections,
+						.batch_us = BATCH_US,
 						.n_bufs = load_buffers(connections, bytes),
 						.buf_bytes = bytes,
 					});

@@ -110,7 +110,6 @@ static int thread_init(struct load_thread *t)
 	t->ring_list = calloc(n_rings, sizeof(struct load_ring *));
 	t->staging = mmap(NULL, LOAD_STAGING_BYTES, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	t->waiter = (struct load_waiter){-1, -1};
 	if (t->staging == MAP_FAILED) {
 		t->staging = NULL;
 		return -ENOMEM;
@@ -347,7 +346,7 @@ int load_add(struct load *l, const struct load_thread_opts *opts)
 	t->urgent = opts->urgent;
 	t->n_bufs = opts->n_bufs;
 	t->buf_bytes = opts->buf_bytes;
-	t->waiter = (struct load_waiter){-1, -1};
+	t->waiter = (struct load_waiter){-1, -1, opts->batch_us};
 	l->thread[l->n_threads++] = t;
 	l->n_conns += opts->connections;
 	return 0;

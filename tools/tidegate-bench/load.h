@@ -164,6 +164,7 @@ struct load_thread_opts {
 	void *work;
 	unsigned connections;
 	bool background, urgent;
+	unsigned batch_us;          /* see struct load_waiter */
 	uint32_t n_bufs, buf_bytes; /* provided buffers of one ring */
 };
 

@@ -61,8 +61,11 @@ bool load_ring_busy(const struct load_ring *r);
 /* Sleeps on one or several rings of a thread. */
 struct load_waiter {
 	int epoll, event; /* -1 with one ring, which can wait by itself */
+	unsigned
+		batch_us; /* with one ring: once awake, gather completions for so long; 0: do not */
 };
 
+/* batch_us is the caller's to set, before or after. */
 int load_waiter_init(struct load_waiter *w, struct load_ring *const *rings, unsigned n);
 void load_waiter_fini(struct load_waiter *w);
 /* Submits what is queued on all rings, then sleeps until one has completions or timeout_ns has

@@ -1,5 +1,6 @@
-/* The yardstick of `make bench`: a plain, single-threaded epoll WebSocket echo server on the codec
- * of the gateway.
+/* The yardstick of `make bench`: a plain, single-threaded epoll WebSocket server on the codec of
+ * the gateway. It echoes, but on /hub, where what one client publishes goes to all who have
+ * subscribed.
  *
  * It is written to be fast in the ordinary way, so that a comparison with it says something:
  * level-triggered epoll with batches of events, one recv into a large shared buffer, every frame of
@@ -7,8 +8,12 @@
  * socket is full. What it leaves out (routes, limits, heartbeats, statistics) makes it cheaper than
  * any gateway.
  *
- * Usage: epoll_echo [--port N] [--cpu N]; it listens on 127.0.0.1 and says where on its first line
- * of output.
+ * The fan-out is what one would write first: a loop over the sockets, with a frame made and sent
+ * for each. It knows one topic, reads no more of the JSON than it must, and leaves the echoes
+ * waiting.
+ *
+ * Usage: epoll_server [--port N] [--cpu N]; it listens on 127.0.0.1 and says where on its first
+ * line of output.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -47,8 +52,11 @@ struct bytes {
 /* Idle: this struct and the kernel's socket; buffers exist only while something is incomplete. */
 struct conn {
 	int fd;
-	bool open;    /* past the handshake */
-	bool closing; /* a close frame is queued; the connection ends once it is sent */
+	bool open; /* past the handshake */
+	bool hub;  /* it came by /hub */
+	bool subscribed;
+	size_t subscriber; /* its place in the server's list */
+	bool closing;      /* a close frame is queued; the connection ends once it is sent */
 	bool blocked; /* EPOLLOUT armed, EPOLLIN not: a peer that does not read is not read from */
 	struct ws_parser parser;
 	struct bytes in;      /* a request head or a message that has not arrived in full */
@@ -62,6 +70,9 @@ struct server {
 	bool full; /* out of descriptors: the listener is not watched until a connection ends */
 	uint8_t recv[RECV_BYTES];
 	struct bytes answers; /* of the readable event being handled */
+	struct conn **subscribers;
+	size_t n_subscribers, subscribers_room;
+	struct bytes frame; /* of the delivery being made */
 };
 
 static volatile sig_atomic_t stop;
@@ -80,7 +91,7 @@ static uint8_t *bytes_room(struct bytes *b, size_t n)
 			cap *= 2;
 		b->data = realloc(b->data, cap);
 		if (!b->data) {
-			perror("epoll_echo");
+			perror("epoll_server");
 			exit(1);
 		}
 		b->cap = cap;
@@ -110,8 +121,19 @@ static void listener_watch(struct server *s, bool watch)
 	s->full = !watch;
 }
 
+static void unsubscribe(struct server *s, struct conn *c)
+{
+	if (!c->subscribed)
+		return;
+	struct conn *last = s->subscribers[--s->n_subscribers];
+	s->subscribers[c->subscriber] = last;
+	last->subscriber = c->subscriber;
+	c->subscribed = false;
+}
+
 static void conn_end(struct server *s, struct conn *c)
 {
+	unsubscribe(s, c);
 	close(c->fd); /* takes it out of the epoll set too */
 	if (s->full)
 		listener_watch(s, true);
@@ -150,6 +172,78 @@ static void on_close_frame(struct server *s, struct conn *c, const uint8_t *payl
 	answer_close(s, c, !err && code == WS_CLOSE_NO_STATUS ? WS_CLOSE_NORMAL : code, "");
 }
 
+/* Sends; what does not fit is kept for EPOLLOUT. Returns false when the connection is gone. */
+static bool conn_send(struct server *s, struct conn *c, const uint8_t *data, size_t len)
+{
+	if (c->blocked) {
+		bytes_add(&c->out, data, len);
+		return true;
+	}
+	ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		return false;
+	if (n < 0)
+		n = 0;
+	if ((size_t)n == len)
+		return !c->closing;
+	bytes_add(&c->out, data + n, len - (size_t)n);
+	c->blocked = true;
+	return conn_watch(s, c, EPOLLOUT) == 0;
+}
+
+static void subscribe(struct server *s, struct conn *c)
+{
+	static const char ack[] = "{\"type\":\"ack\",\"id\":1}";
+
+	if (s->n_subscribers == s->subscribers_room) {
+		s->subscribers_room = s->subscribers_room ? 2 * s->subscribers_room : 1024;
+		s->subscribers = realloc(s->subscribers, s->subscribers_room * sizeof c);
+		if (!s->subscribers) {
+			perror("epoll_server");
+			exit(1);
+		}
+	}
+	if (!c->subscribed) {
+		c->subscribed = true;
+		c->subscriber = s->n_subscribers;
+		s->subscribers[s->n_subscribers++] = c;
+	}
+	answer_frame(s, WS_TEXT, ack, sizeof ack - 1);
+}
+
+/* `data` is the publication's, with the brace that ends the message. */
+static void publish(struct server *s, const char *data, size_t len)
+{
+	static const char head[] = "{\"type\":\"message\",\"topic\":\"bench\",\"data\":";
+
+	for (size_t i = 0; i < s->n_subscribers; i++) {
+		struct conn *c = s->subscribers[i];
+		struct bytes *b = &s->frame;
+
+		b->len = 0;
+		b->len += ws_header_write(
+			bytes_room(b, WS_SERVER_HEADER_MAX), WS_TEXT, true, sizeof head - 1 + len);
+		bytes_add(b, head, sizeof head - 1);
+		bytes_add(b, data, len);
+		if (!conn_send(s, c, b->data, b->len))
+			shutdown(c->fd, SHUT_RDWR); /* its next event ends it */
+	}
+}
+
+static void on_hub_message(struct server *s, struct conn *c, const uint8_t *text, size_t len)
+{
+	static const char is_subscribe[] = "\"type\":\"subscribe\"", data[] = "\"data\":";
+	const char *found;
+
+	if (memmem(text, len, is_subscribe, sizeof is_subscribe - 1)) {
+		subscribe(s, c);
+	} else if ((found = memmem(text, len, data, sizeof data - 1))) {
+		found += sizeof data - 1;
+		publish(s, found, len - (size_t)(found - (const char *)text));
+	}
+}
+
 /* What is at hand in one piece, the usual case, is answered out of the receive buffer; the rest is
  * put together first. */
 static void on_event(struct server *s, struct conn *c, const struct ws_event *ev)
@@ -165,7 +259,9 @@ static void on_event(struct server *s, struct conn *c, const struct ws_event *ev
 		data = part->data;
 		len = part->len;
 	}
-	if (ev->kind == WS_EVENT_DATA)
+	if (ev->kind == WS_EVENT_DATA && c->hub)
+		on_hub_message(s, c, data, len);
+	else if (ev->kind == WS_EVENT_DATA)
 		answer_frame(s, ev->text ? WS_TEXT : WS_BINARY, data, len);
 	else if (ev->kind == WS_EVENT_PING)
 		answer_frame(s, WS_PONG, data, len);
@@ -217,6 +313,7 @@ static size_t on_head(struct server *s, struct conn *c, const uint8_t *data, siz
 	http_accept_key(req.key, accept_key);
 	s->answers.len += http_upgrade_response(out, accept_key, NULL);
 	c->open = true;
+	c->hub = req.path.len == 4 && !memcmp(req.path.data, "/hub", 4);
 	ws_parser_init(&c->parser);
 	return (size_t)n;
 }
@@ -241,22 +338,6 @@ static void on_handshake(struct server *s, struct conn *c, uint8_t *data, size_t
 	} else if (!c->closing && !c->in.len) {
 		bytes_add(&c->in, data, len);
 	}
-}
-
-/* Sends; what does not fit is kept for EPOLLOUT. Returns false when the connection is gone. */
-static bool conn_send(struct server *s, struct conn *c, const uint8_t *data, size_t len)
-{
-	ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
-		return false;
-	if (n < 0)
-		n = 0;
-	if ((size_t)n == len)
-		return !c->closing;
-	bytes_add(&c->out, data + n, len - (size_t)n);
-	c->blocked = true;
-	return conn_watch(s, c, EPOLLOUT) == 0;
 }
 
 static bool on_readable(struct server *s, struct conn *c)
@@ -345,7 +426,7 @@ static int listen_on(uint16_t port)
 			fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) || /* inherited by accept */
 		bind(fd, (struct sockaddr *)&a, sizeof a) ||
 		listen(fd, BACKLOG) || getsockname(fd, (struct sockaddr *)&a, &len)) {
-		perror("epoll_echo: listen");
+		perror("epoll_server: listen");
 		exit(1);
 	}
 	printf("listening on 127.0.0.1:%u\n", ntohs(a.sin_port));
@@ -359,7 +440,7 @@ static long number(const char *text, long max)
 	long v = strtol(text, &end, 10);
 
 	if (*end || end == text || v < 0 || v > max) {
-		fprintf(stderr, "epoll_echo: %s is not a number from 0 to %ld\n", text, max);
+		fprintf(stderr, "epoll_server: %s is not a number from 0 to %ld\n", text, max);
 		exit(2);
 	}
 	return v;
@@ -372,7 +453,7 @@ static void pin(int cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof set, &set)) {
-		perror("epoll_echo: --cpu");
+		perror("epoll_server: --cpu");
 		exit(2);
 	}
 }
@@ -393,7 +474,7 @@ int main(int argc, char **argv)
 		} else if (opt == 'c') {
 			pin((int)number(optarg, CPU_SETSIZE - 1));
 		} else {
-			fprintf(stderr, "usage: epoll_echo [--port N] [--cpu N]\n");
+			fprintf(stderr, "usage: epoll_server [--port N] [--cpu N]\n");
 			return 2;
 		}
 	}
@@ -408,7 +489,7 @@ int main(int argc, char **argv)
 	s.listener = listen_on(port);
 	struct epoll_event ev = {.events = EPOLLIN};
 	if (s.epoll < 0 || epoll_ctl(s.epoll, EPOLL_CTL_ADD, s.listener, &ev)) {
-		perror("epoll_echo");
+		perror("epoll_server");
 		return 1;
 	}
 	serve(&s);

@@ -18,7 +18,8 @@ service=$!
 
 cat <<TXT
 
-tidegate is starting. In another terminal, try:
+tidegate is starting. Open http://127.0.0.1:9180/chat in two tabs of a browser: they talk over /hub.
+In another terminal, try:
 
   curl -i --http1.1 -N --max-time 2 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \\
        -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' http://127.0.0.1:8080/echo

@@ -365,7 +365,7 @@ section_fanout() {
 drops() { # ROUTE
 	curl -fs "$admin/metrics" | awk -v route="route=\"$1\"" '/^tidegate_out_dropped_total\{/ && index($1, route) {
 		policy = $1; sub(/.*policy="/, "", policy); sub(/".*/, "", policy); sum[policy] += $NF }
-		END { for (p in sum) printf "%s %.0f\n", p, sum[p] }'
+		END { for (p in sum) if (sum[p] > 0) printf "%s %.0f\n", p, sum[p] }'
 }
 
 section_slow() {

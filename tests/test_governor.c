@@ -27,8 +27,8 @@ static void test_open_below_capacity(void **state)
 	plant_run(&p, 10);
 	assert_int_equal(p.changes, 0);
 	assert_int_equal(p.refused_total, 0);
-	assert_int_equal(p.gate.state, GATE_OPEN);
-	assert_int_equal(p.gate.reason, GATE_BY_NONE);
+	assert_int_equal(p.gate.state, TG_GATE_OPEN);
+	assert_int_equal(p.gate.reason, TG_GATE_BY_NONE);
 	assert_int_equal(p.gate.rate, GOVERNOR_RATE_MAX);
 	assert_int_equal(p.gate.permits, GOVERNOR_PERMITS_MAX);
 	assert_int_equal(p.gate.heartbeat_ns, p.now_ns);
@@ -79,9 +79,9 @@ static void test_storm_shuts_and_recovers(void **state)
 	p.offered = 10000;
 	for (unsigned i = 0; i < 50; i++) {
 		plant_step(&p);
-		if (p.gate.state == GATE_SHUT) {
+		if (p.gate.state == TG_GATE_SHUT) {
 			shut = true;
-			assert_int_equal(p.gate.reason, GATE_BY_DELAY);
+			assert_int_equal(p.gate.reason, TG_GATE_BY_DELAY);
 			assert_int_equal(p.gate.rate, o.rate_floor);
 		}
 	}
@@ -89,7 +89,7 @@ static void test_storm_shuts_and_recovers(void **state)
 	plant_run(&p, 10);
 	p.offered = 500;
 	plant_run(&p, 8);
-	assert_int_equal(p.gate.state, GATE_OPEN);
+	assert_int_equal(p.gate.state, TG_GATE_OPEN);
 	plant_count_anew(&p);
 	plant_run(&p, 5);
 	assert_int_equal(p.refused_total, 0);
@@ -107,11 +107,11 @@ static void test_steps_are_bounded(void **state)
 	p.offered = 3000;
 	plant_run(&p, 10);
 	for (unsigned i = 0; i < 3000; i++) {
-		enum governor_state was = p.g.state;
+		enum tg_gate_state was = p.g.state;
 
 		before = p.g.rate;
 		plant_step(&p);
-		if (was != GATE_PACED || p.g.state != GATE_PACED)
+		if (was != TG_GATE_PACED || p.g.state != TG_GATE_PACED)
 			continue;
 		assert_true(p.g.rate >= 0.5 * before - 1e-6);
 		assert_true(p.g.rate <= before + 0.03 * fmax(before, p.g.capacity) + 1 + 1e-6);
@@ -153,11 +153,11 @@ static void test_cut_follows_the_formula(void **state)
 
 		governor_init(&g, &o);
 		steps(&g, &now, 51, &calm, &gate);
-		assert_int_equal(gate.state, GATE_OPEN);
+		assert_int_equal(gate.state, TG_GATE_OPEN);
 		late.delay_ns = o.target_ns * tenths / 10;
 		steps(&g, &now, 5, &late, &gate);
-		assert_int_equal(gate.state, GATE_PACED);
-		assert_int_equal(gate.reason, GATE_BY_DELAY);
+		assert_int_equal(gate.state, TG_GATE_PACED);
+		assert_int_equal(gate.reason, TG_GATE_BY_DELAY);
 		/* 20 every 20 ms are 1,000/s. */
 		assert_true(fabs(g.rate - 1000 * fmax(1 - 0.5 * excess, 0.5)) < 1);
 		assert_int_equal(gate.reserve_rate, gate.rate / 4);
@@ -165,7 +165,7 @@ static void test_cut_follows_the_formula(void **state)
 	late.delay_ns = 2 * o.target_ns + 1;
 	governor_init(&g, &o);
 	steps(&g, &now, 56, &late, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
 }
 
 /* One event that waited for nothing shows that there is no standing queue. */
@@ -181,7 +181,7 @@ static void test_burst_is_no_queue(void **state)
 	for (unsigned i = 0; i < 100; i++) {
 		steps(&g, &now, 4, &late, &gate);
 		steps(&g, &now, 1, &calm, &gate);
-		assert_int_equal(gate.state, GATE_OPEN);
+		assert_int_equal(gate.state, TG_GATE_OPEN);
 	}
 }
 
@@ -195,13 +195,13 @@ static void test_fanout_delay_does_not_cut(void **state)
 	p.fanout_share = 0.9;
 	p.fanout_delay_ns = 30e6;
 	plant_run(&p, 20);
-	assert_int_equal(p.gate.state, GATE_OPEN);
+	assert_int_equal(p.gate.state, TG_GATE_OPEN);
 	assert_int_equal(p.refused_total, 0);
 	/* The same delay counts once newcomers take their share of the time. */
 	p.fanout_share = 0.3;
 	p.offered = 5000;
 	plant_run(&p, 0.5);
-	assert_int_equal(p.gate.state, GATE_SHUT);
+	assert_int_equal(p.gate.state, TG_GATE_SHUT);
 }
 
 /* Every handshake waits 12 ms for a lock, however few there are: refusing them is no cure. */
@@ -224,10 +224,10 @@ static void test_contention_stops_the_cutting(void **state)
 		/* And when the lock is gone, the governor is as it was. */
 		p.lock_delay_ns = 0;
 		plant_run(&p, 70);
-		assert_int_equal(p.gate.state, GATE_OPEN);
+		assert_int_equal(p.gate.state, TG_GATE_OPEN);
 		p.offered = 10000;
 		plant_run(&p, 1);
-		assert_int_not_equal(p.gate.state, GATE_OPEN);
+		assert_int_not_equal(p.gate.state, TG_GATE_OPEN);
 	}
 }
 
@@ -243,10 +243,10 @@ static void test_hold_breaks_on_a_new_queue(void **state)
 	plant_run(&p, 60);
 	while (p.now_ns >= p.g.hold_until_ns)
 		plant_step(&p);
-	assert_int_equal(p.gate.state, GATE_OPEN);
+	assert_int_equal(p.gate.state, TG_GATE_OPEN);
 	p.offered = 10000;
 	plant_run(&p, 1);
-	assert_int_not_equal(p.gate.state, GATE_OPEN);
+	assert_int_not_equal(p.gate.state, TG_GATE_OPEN);
 }
 
 static void test_no_sample_is_zero_after_a_second(void **state)
@@ -259,13 +259,13 @@ static void test_no_sample_is_zero_after_a_second(void **state)
 
 	governor_init(&g, &o);
 	steps(&g, &now, 100, &late, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
 	steps(&g, &now, 45, &none, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
 	steps(&g, &now, 15, &none, &gate);
-	assert_int_equal(gate.state, GATE_PACED);
+	assert_int_equal(gate.state, TG_GATE_PACED);
 	steps(&g, &now, 150, &none, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 }
 
 /* Nothing at all, from the first step on, keeps the gate open and divides by nothing. */
@@ -279,13 +279,13 @@ static void test_zero_samples(void **state)
 
 	governor_init(&g, &o);
 	steps(&g, &now, 1000, &zero, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 	zero.has_delay = true;
 	steps(&g, &now, 1000, &zero, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 	zero.delay_ns = UINT64_MAX; /* without any work that newcomers could be blamed for */
 	steps(&g, &now, 1000, &zero, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 }
 
 static void test_floor_is_never_undercut(void **state)
@@ -329,15 +329,15 @@ static void test_permits_are_a_level(void **state)
 	governor_init(&g, &o);
 	s.unserved = 99;
 	steps(&g, &now, 10, &s, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 	assert_int_equal(gate.permits, 100);
 	s.unserved = 100;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_equal(gate.state, GATE_PACED);
-	assert_int_equal(gate.reason, GATE_BY_PERMITS);
+	assert_int_equal(gate.state, TG_GATE_PACED);
+	assert_int_equal(gate.reason, TG_GATE_BY_PERMITS);
 	s.unserved = 99;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 }
 
 static void test_memory_shuts_with_hysteresis(void **state)
@@ -351,24 +351,24 @@ static void test_memory_shuts_with_hysteresis(void **state)
 	governor_init(&g, &o);
 	s.memory_percent = 89;
 	steps(&g, &now, 10, &s, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
 	s.memory_percent = 90;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
-	assert_int_equal(gate.reason, GATE_BY_MEMORY);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
+	assert_int_equal(gate.reason, TG_GATE_BY_MEMORY);
 	assert_int_equal(gate.rate, 0); /* the floor does not hold against memory */
 	s.memory_percent = 85;
 	steps(&g, &now, 500, &s, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
 	s.memory_percent = 84;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_not_equal(gate.state, GATE_SHUT);
+	assert_int_not_equal(gate.state, TG_GATE_SHUT);
 	s.memory_percent = 100;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
 	s.memory_percent = GOVERNOR_MEMORY_UNKNOWN;
 	steps(&g, &now, 1, &s, &gate);
-	assert_int_not_equal(gate.state, GATE_SHUT);
+	assert_int_not_equal(gate.state, TG_GATE_SHUT);
 }
 
 static void test_operators_word_beats_all(void **state)
@@ -383,20 +383,20 @@ static void test_operators_word_beats_all(void **state)
 	governor_init(&g, &o);
 	governor_say(&g, GATE_WORD_OPEN, 0);
 	steps(&g, &now, 200, &bad, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
-	assert_int_equal(gate.reason, GATE_BY_OPERATOR);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
+	assert_int_equal(gate.reason, TG_GATE_BY_OPERATOR);
 	assert_int_equal(gate.rate, GOVERNOR_RATE_MAX);
 	assert_int_equal(gate.permits, GOVERNOR_PERMITS_MAX);
 
 	governor_say(&g, GATE_WORD_SHUT, 0);
 	steps(&g, &now, 200, &good, &gate);
-	assert_int_equal(gate.state, GATE_SHUT);
-	assert_int_equal(gate.reason, GATE_BY_OPERATOR);
+	assert_int_equal(gate.state, TG_GATE_SHUT);
+	assert_int_equal(gate.reason, TG_GATE_BY_OPERATOR);
 	assert_int_equal(gate.rate, 0);
 
 	governor_say(&g, GATE_WORD_RATE, 77);
 	steps(&g, &now, 200, &bad, &gate);
-	assert_int_equal(gate.state, GATE_PACED);
+	assert_int_equal(gate.state, TG_GATE_PACED);
 	assert_int_equal(gate.rate, 77);
 	governor_say(&g, GATE_WORD_RATE, UINT32_MAX);
 	steps(&g, &now, 1, &bad, &gate);
@@ -404,10 +404,10 @@ static void test_operators_word_beats_all(void **state)
 
 	governor_say(&g, GATE_WORD_AUTO, 0);
 	steps(&g, &now, 1, &bad, &gate);
-	assert_int_equal(gate.reason, GATE_BY_MEMORY);
+	assert_int_equal(gate.reason, TG_GATE_BY_MEMORY);
 	steps(&g, &now, 300, &good, &gate);
-	assert_int_equal(gate.state, GATE_OPEN);
-	assert_int_equal(gate.reason, GATE_BY_NONE);
+	assert_int_equal(gate.state, TG_GATE_OPEN);
+	assert_int_equal(gate.reason, TG_GATE_BY_NONE);
 }
 
 static void test_observe_decides_all_the_same(void **state)
@@ -421,7 +421,7 @@ static void test_observe_decides_all_the_same(void **state)
 	plant_run(&p, 1);
 	assert_int_equal(p.refused_total, 0);
 	assert_true(p.gate.observe);
-	assert_int_equal(p.gate.state, GATE_SHUT);
+	assert_int_equal(p.gate.state, TG_GATE_SHUT);
 }
 
 static void test_clock_jumps(void **state)
@@ -435,7 +435,7 @@ static void test_clock_jumps(void **state)
 	late.served = 1; /* or half the goodput would bound the cuts */
 	governor_init(&g, &o);
 	steps(&g, &now, 30, &late, &gate);
-	assert_int_equal(gate.state, GATE_PACED);
+	assert_int_equal(gate.state, TG_GATE_PACED);
 	paced = gate.rate;
 
 	/* Forward by an hour, back by a day, and standing: each decides nothing by itself. */
@@ -494,17 +494,17 @@ static void test_extreme_values(void **state)
 		governor_step(&g, now, &s, &gate);
 		assert_true(gate.rate <= GOVERNOR_RATE_MAX);
 		assert_true(gate.reserve_rate <= gate.rate);
-		assert_true(gate.rate >= 1 || gate.reason == GATE_BY_MEMORY);
+		assert_true(gate.rate >= 1 || gate.reason == TG_GATE_BY_MEMORY);
 		assert_true(g.rate == g.rate && g.goodput == g.goodput);
 	}
 }
 
 static void test_names(void **state)
 {
-	assert_string_equal(governor_state_name(GATE_OPEN), "open");
-	assert_string_equal(governor_state_name(GATE_SHUT), "shut");
-	assert_string_equal(governor_reason_name(GATE_BY_NONE), "none");
-	assert_string_equal(governor_reason_name(GATE_BY_OPERATOR), "operator");
+	assert_string_equal(governor_state_name(TG_GATE_OPEN), "open");
+	assert_string_equal(governor_state_name(TG_GATE_SHUT), "shut");
+	assert_string_equal(governor_reason_name(TG_GATE_BY_NONE), "none");
+	assert_string_equal(governor_reason_name(TG_GATE_BY_OPERATOR), "operator");
 	assert_string_equal(governor_word_name(GATE_WORD_RATE), "rate");
 }
 

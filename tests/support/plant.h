@@ -64,7 +64,7 @@ static inline void plant_admit(struct plant *p, struct governor_sample *s)
 static inline void plant_step(struct plant *p)
 {
 	struct governor_sample s = {.memory_percent = p->memory_percent};
-	enum governor_state before = p->gate.state;
+	enum tg_gate_state before = p->gate.state;
 	double least = INFINITY;
 
 	for (unsigned ms = 0; ms < 20; ms++) {

@@ -49,6 +49,12 @@ void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *fro
 		into->closes[i] += from->closes[i];
 	for (unsigned i = 0; i < PROTO_ERRS; i++)
 		into->protocol_errors[i] += from->protocol_errors[i];
+	for (unsigned i = 0; i < TG_VERDICT_COUNT; i++) {
+		into->verdicts[i] += from->verdicts[i];
+		into->verdicts_observed[i] += from->verdicts_observed[i];
+	}
+	for (unsigned i = 0; i < STATS_CLASSES; i++)
+		into->class_ns[i] += from->class_ns[i];
 	hist_merge(&into->run_delay_us, &from->run_delay_us);
 	hist_merge(&into->loop_us, &from->loop_us);
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/hist.h"
+#include "tidegate/abi.h"
 #include "tidegate/stats.h"
 
 #define X(id, ...) CLOSE_##id,
@@ -22,6 +23,7 @@ enum protocol_error {
 
 enum {
 	STATS_WORKERS_MAX = 64, /* worker_load's size, design */
+	STATS_CLASSES = 5,      /* those of core/runq.h */
 };
 
 struct tg_worker_stats {
@@ -31,6 +33,14 @@ struct tg_worker_stats {
 #undef X
 	uint64_t closes[CLOSE_REASONS];
 	uint64_t protocol_errors[PROTO_ERRS];
+	/* Decisions of admission in user space: those made, and those that only observe mode kept
+	 * from refusing somebody. */
+	uint64_t verdicts[TG_VERDICT_COUNT], verdicts_observed[TG_VERDICT_COUNT];
+	uint64_t class_ns[STATS_CLASSES]; /* time at work, by class of the run queue */
+	/* The least delay of a whole 20 ms slot that had any: slot (upper half) and microseconds,
+	 * in one word so that the pair is read as it was written. */
+	uint64_t least_delay;
+	uint64_t turn_since_ns;   /* when the turn that goes on now began; 0: the worker waits */
 	struct hist run_delay_us; /* received -> its turn in the run queue */
 	struct hist loop_us; /* one turn of the loop, waiting excluded: the delay an event may find
 				before it is even received */

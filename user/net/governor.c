@@ -40,7 +40,7 @@ void governor_init(struct governor *g, const struct governor_opts *opts)
 					   to open */
 	if (!g->opts.target_ns)
 		g->opts.target_ns = 1;
-	g->state = GATE_OPEN;
+	g->state = TG_GATE_OPEN;
 	g->memory_percent = GOVERNOR_MEMORY_UNKNOWN;
 	g->hold_ns = HOLD_FIRST_MS * MSEC;
 }
@@ -62,7 +62,7 @@ static void resume(struct governor *g)
 {
 	double rate = g->capacity * RESUME_PERCENT / 100;
 
-	g->state = g->capacity > 0 ? GATE_PACED : GATE_OPEN;
+	g->state = g->capacity > 0 ? TG_GATE_PACED : TG_GATE_OPEN;
 	g->rate = bounded(g, rate);
 }
 
@@ -141,7 +141,7 @@ static void begin_episode(struct governor *g, uint64_t now_ns, double base)
 		return;
 	g->episode = true;
 	g->episode_ns = now_ns;
-	g->episode_was_open = g->state == GATE_OPEN;
+	g->episode_was_open = g->state == TG_GATE_OPEN;
 	g->episode_delay = (double)g->delay_ns;
 	g->episode_goodput = g->goodput;
 	g->episode_rate = base;
@@ -156,7 +156,7 @@ static bool guard(struct governor *g, uint64_t now_ns)
 	if ((double)g->delay_ns < 0.9 * g->episode_delay ||
 		g->goodput >= 0.9 * g->episode_goodput || g->episode_goodput <= 0)
 		return false;
-	g->state = g->episode_was_open ? GATE_OPEN : GATE_PACED;
+	g->state = g->episode_was_open ? TG_GATE_OPEN : TG_GATE_PACED;
 	g->rate = bounded(g, g->episode_rate);
 	g->episode = false;
 	g->hold_delay = (double)g->delay_ns;
@@ -169,10 +169,10 @@ static bool guard(struct governor *g, uint64_t now_ns)
 static void cut(struct governor *g, uint64_t now_ns, double admitted)
 {
 	double t = (double)g->opts.target_ns, d = (double)g->delay_ns;
-	double base = g->state == GATE_OPEN ? admitted : g->rate;
+	double base = g->state == TG_GATE_OPEN ? admitted : g->rate;
 	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t;
 
-	if (g->state == GATE_OPEN && base < g->goodput)
+	if (g->state == TG_GATE_OPEN && base < g->goodput)
 		base = g->goodput; /* they were admitted earlier, and are what the delay is about */
 	begin_episode(g, now_ns, base);
 	/* With a queue, what is completed is what can be; the last interval of a drain is not full.
@@ -182,13 +182,13 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 	else
 		g->capacity += (g->goodput - g->capacity) / 10;
 	if (d > 2 * t) {
-		g->shuts += g->state != GATE_SHUT;
-		g->state = GATE_SHUT;
+		g->shuts += g->state != TG_GATE_SHUT;
+		g->state = TG_GATE_SHUT;
 		return;
 	}
-	if (g->state == GATE_SHUT)
+	if (g->state == TG_GATE_SHUT)
 		return; /* still draining; the way out is below the target */
-	g->state = GATE_PACED;
+	g->state = TG_GATE_PACED;
 	g->rate = base * (factor > 0.5 ? factor : 0.5);
 	if (g->rate < g->goodput / 2)
 		g->rate = g->goodput / 2;
@@ -201,10 +201,10 @@ static void leave_shut(struct governor *g)
 	double before = g->rate;
 
 	resume(g);
-	if (g->state == GATE_PACED)
+	if (g->state == TG_GATE_PACED)
 		return;
 	/* Shut before anything was ever completed. */
-	g->state = GATE_PACED;
+	g->state = TG_GATE_PACED;
 	g->rate = bounded(g, before / 2);
 }
 
@@ -218,11 +218,11 @@ static void recover(struct governor *g, uint64_t now_ns, double admitted, bool l
 	g->episode = false;
 	if (!late)
 		g->hold_ns = HOLD_FIRST_MS * MSEC;
-	if (g->state == GATE_SHUT) {
+	if (g->state == TG_GATE_SHUT) {
 		leave_shut(g);
 		return;
 	}
-	if (g->state != GATE_PACED)
+	if (g->state != TG_GATE_PACED)
 		return;
 	if (limiting) {
 		bool near = g->delay_ns > g->opts.target_ns / 2 ||
@@ -234,7 +234,7 @@ static void recover(struct governor *g, uint64_t now_ns, double admitted, bool l
 	}
 	g->rate = bounded(g, g->rate);
 	if (now_ns - g->limited_ns >= OPEN_AFTER_MS * MSEC)
-		g->state = GATE_OPEN;
+		g->state = TG_GATE_OPEN;
 }
 
 static void decide(struct governor *g, uint64_t now_ns)
@@ -275,37 +275,37 @@ static void show(const struct governor *g, uint64_t now_ns, struct governor_gate
 
 	*ret = (struct governor_gate){
 		.state = g->state,
-		.reason = GATE_BY_NONE,
+		.reason = TG_GATE_BY_NONE,
 		.rate = (uint32_t)most_rate(g),
 		.permits = o->permits ? o->permits : GOVERNOR_PERMITS_MAX,
 		.observe = o->observe,
 		.heartbeat_ns = now_ns,
 	};
 	if (g->word != GATE_WORD_AUTO) {
-		ret->reason = GATE_BY_OPERATOR;
-		ret->state = g->word == GATE_WORD_OPEN   ? GATE_OPEN
-			     : g->word == GATE_WORD_SHUT ? GATE_SHUT
-							 : GATE_PACED;
+		ret->reason = TG_GATE_BY_OPERATOR;
+		ret->state = g->word == GATE_WORD_OPEN   ? TG_GATE_OPEN
+			     : g->word == GATE_WORD_SHUT ? TG_GATE_SHUT
+							 : TG_GATE_PACED;
 		ret->rate = g->word == GATE_WORD_OPEN   ? GOVERNOR_RATE_MAX
 			    : g->word == GATE_WORD_SHUT ? 0
 							: g->word_rate;
 		if (g->word == GATE_WORD_OPEN)
 			ret->permits = GOVERNOR_PERMITS_MAX;
 	} else if (g->memory_shut) {
-		ret->state = GATE_SHUT;
-		ret->reason = GATE_BY_MEMORY;
+		ret->state = TG_GATE_SHUT;
+		ret->reason = TG_GATE_BY_MEMORY;
 		ret->rate = 0;
-	} else if (g->state == GATE_SHUT) {
-		ret->reason = GATE_BY_DELAY;
+	} else if (g->state == TG_GATE_SHUT) {
+		ret->reason = TG_GATE_BY_DELAY;
 		ret->rate = (uint32_t)bounded(g, 0);
-	} else if (g->state == GATE_PACED) {
-		ret->reason = GATE_BY_DELAY;
+	} else if (g->state == TG_GATE_PACED) {
+		ret->reason = TG_GATE_BY_DELAY;
 		ret->rate = (uint32_t)g->rate;
 	} else if (g->permits_short) {
-		ret->state = GATE_PACED;
-		ret->reason = GATE_BY_PERMITS;
+		ret->state = TG_GATE_PACED;
+		ret->reason = TG_GATE_BY_PERMITS;
 	}
-	if (ret->state == GATE_PACED)
+	if (ret->state == TG_GATE_PACED)
 		ret->reserve_rate = (uint32_t)((uint64_t)ret->rate * o->reserve_percent / 100);
 }
 
@@ -334,17 +334,20 @@ void governor_step(struct governor *g, uint64_t now_ns, const struct governor_sa
 	show(g, now_ns, ret);
 }
 
-const char *governor_state_name(enum governor_state s)
+const char *governor_state_name(enum tg_gate_state s)
 {
-	static const char *const names[GATE_STATES] = {"open", "paced", "shut"};
+#define X(id, name, help) name,
+	static const char *const names[] = {TG_GATE_STATES(X)};
+#undef X
 
 	return names[s];
 }
 
-const char *governor_reason_name(enum governor_reason r)
+const char *governor_reason_name(enum tg_gate_reason r)
 {
-	static const char *const names[GATE_REASONS] = {
-		"none", "delay", "memory", "permits", "operator"};
+#define X(id, name, help) name,
+	static const char *const names[] = {TG_GATE_REASONS(X)};
+#undef X
 
 	return names[r];
 }

@@ -24,6 +24,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tidegate/abi.h"
+
 #define GOVERNOR_STEP_NS  UINT64_C(20000000)   /* how often the thread steps */
 #define GOVERNOR_STALE_NS UINT64_C(1000000000) /* a heartbeat older than this: nobody steps */
 
@@ -31,23 +33,6 @@ enum {
 	GOVERNOR_RATE_MAX = 1000000, /* per second: no limit */
 	GOVERNOR_PERMITS_MAX = 0x7fffffff,
 	GOVERNOR_MEMORY_UNKNOWN = -1,
-};
-
-enum governor_state {
-	GATE_OPEN,
-	GATE_PACED,
-	GATE_SHUT,
-	GATE_STATES,
-};
-
-/* Why the gate is not open, or who keeps it so. */
-enum governor_reason {
-	GATE_BY_NONE,
-	GATE_BY_DELAY,
-	GATE_BY_MEMORY,
-	GATE_BY_PERMITS,
-	GATE_BY_OPERATOR,
-	GATE_REASONS,
 };
 
 /* What the operator said last. */
@@ -90,9 +75,10 @@ struct governor_sample {
 
 /* What admission compares against. */
 struct governor_gate {
-	enum governor_state state;
-	enum governor_reason reason;
-	uint32_t rate;         /* per second; GOVERNOR_RATE_MAX: no limit; 0: nobody */
+	enum tg_gate_state state;
+	enum tg_gate_reason reason;
+	uint32_t rate; /* per second; GOVERNOR_RATE_MAX: no limit; 0: nobody. Not 0 in a gate that
+			  delay has shut: the probes */
 	uint32_t reserve_rate; /* the part of it that only proven prefixes may use */
 	uint32_t permits;      /* GOVERNOR_PERMITS_MAX: no limit */
 	bool observe;
@@ -105,7 +91,7 @@ struct governor {
 	uint32_t word_rate;
 
 	/* The law's own state, whatever the operator says. */
-	enum governor_state state;
+	enum tg_gate_state state;
 	double rate;
 	double capacity; /* completed per second while there was a queue; 0: not seen yet */
 	double goodput;  /* smoothed */
@@ -147,8 +133,8 @@ static inline bool governor_gate_stale(uint64_t heartbeat_ns, uint64_t now_ns)
 	return now_ns > heartbeat_ns && now_ns - heartbeat_ns > GOVERNOR_STALE_NS;
 }
 
-const char *governor_state_name(enum governor_state s);   /* "open", "paced", "shut" */
-const char *governor_reason_name(enum governor_reason r); /* "none", "delay", … */
-const char *governor_word_name(enum governor_word w);     /* "auto", "open", "shut", "rate" */
+const char *governor_state_name(enum tg_gate_state s);   /* "open", "paced", "shut" */
+const char *governor_reason_name(enum tg_gate_reason r); /* "none", "delay", … */
+const char *governor_word_name(enum governor_word w);    /* "auto", "open", "shut", "rate" */
 
 #endif

@@ -108,11 +108,22 @@ static void test_agrees_with_a_plain_search(void **state)
 	prefix_list_fini(&l);
 }
 
+static void test_format(void **state)
+{
+	char text[PREFIX_TEXT_MAX];
+	struct in6_addr a = addr("10.1.0.0"), b = addr("2001:db8::"), c = addr("::");
+
+	assert_string_equal(prefix_format(&a, 112, text), "10.1.0.0/16");
+	assert_string_equal(prefix_format(&b, 32, text), "2001:db8::/32");
+	assert_string_equal(prefix_format(&c, 0, text), "::/0");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_longest_wins),
 		cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_agrees_with_a_plain_search),
 	};
 

@@ -383,10 +383,11 @@ struct admission_result admission_judge(struct admission *a, const struct admiss
 	return r;
 }
 
-static void leave_unserved(struct admission *a, uint8_t ticket)
+uint8_t admission_left(struct admission *a, uint8_t ticket)
 {
 	if (ticket & TICKET_UNSERVED)
 		atomic_fetch_sub_explicit(&a->unserved, 1, memory_order_relaxed);
+	return ticket & (uint8_t)~TICKET_UNSERVED;
 }
 
 uint8_t admission_served(struct admission *a, const struct in6_addr *peer, uint8_t ticket)
@@ -394,7 +395,6 @@ uint8_t admission_served(struct admission *a, const struct in6_addr *peer, uint8
 	struct held h[TG_TIERS];
 	uint64_t word;
 
-	leave_unserved(a, ticket);
 	if (ticket & TICKET_TIER0) {
 		struct source *s;
 
@@ -404,7 +404,7 @@ uint8_t admission_served(struct admission *a, const struct in6_addr *peer, uint8
 		if (s && !LOAD(s->proven))
 			STORE(s->proven, 1);
 	}
-	return ticket & (uint8_t)~TICKET_UNSERVED;
+	return admission_left(a, ticket);
 }
 
 void admission_closed(struct admission *a, const struct admission_lists *lists,
@@ -414,7 +414,7 @@ void admission_closed(struct admission *a, const struct admission_lists *lists,
 	uint32_t weight;
 	uint64_t word;
 
-	leave_unserved(a, ticket);
+	admission_left(a, ticket);
 	if (!(ticket & TICKET_TIERS))
 		return;
 	tiers_of(a, peer, h);

@@ -88,7 +88,10 @@ struct admission_result admission_judge(struct admission *a, const struct admiss
 	struct tg_worker_stats *stats, const struct in6_addr *peer, unsigned flags,
 	uint64_t now_ns);
 
-/* Its handshake is complete: the source is proven. Returns the ticket to keep. */
+/* It waits for its handshake no longer, whatever the outcome. Returns the ticket to keep. */
+uint8_t admission_left(struct admission *a, uint8_t ticket);
+
+/* Its handshake is complete: likewise, and the source is proven. */
 uint8_t admission_served(struct admission *a, const struct in6_addr *peer, uint8_t ticket);
 
 /* It is over, in whatever state. Too much churn is found here too. */

@@ -23,6 +23,7 @@
 #include "base/buf.h"
 #include "base/stats.h"
 #include "core/worker.h"
+#include "net/admission.h"
 #include "net/conn_info.h"
 #include "proto/http_upgrade.h"
 #include "proto/raw.h"
@@ -85,7 +86,7 @@ struct conn_aux {
 };
 
 struct conn {
-	struct runq_item run;
+	struct runq_item run; /* its flags: bits of admission_ticket */
 	struct wheel_timer timer;
 	struct conn *flush_next; /* flush list, then the list of sends in flight */
 	struct buf *out;         /* tail of the circular out queue: out->next is the head */
@@ -221,9 +222,11 @@ struct net {
 	uint64_t turn_end_ns; /* of the connection whose turn it is, … */
 	unsigned turn_frames; /* … and the frames it has had */
 	bool draining;
-	void *listeners; /* net/listener.c */
-	void *links;     /* net/link.c */
-	void *app;       /* the layer above */
+	struct admission *admission;   /* shared by all workers; NULL: everybody is admitted */
+	struct admission_lists *lists; /* a reference */
+	void *listeners;               /* net/listener.c */
+	void *links;                   /* net/link.c */
+	void *app;                     /* the layer above */
 };
 
 static inline struct net *net_of(struct worker *w)

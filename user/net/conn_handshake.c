@@ -52,6 +52,9 @@ enum conn_more conn_parse_proxy(
 	}
 	c->state = CONN_HANDSHAKE;
 	*ret_consumed = (size_t)used;
+	/* The declared client, or the trusted sender itself. */
+	if (!conn_admit(c, h.local ? ADMISSION_TRUSTED : 0))
+		return CONN_MORE_NOTHING;
 	return CONN_MORE_INPUT;
 }
 
@@ -113,6 +116,8 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	n->stats->sessions++;
 	n->stats->sessions_opened++;
 	c->last_message_ms = n->w->now_ms;
+	if (c->run.flags)
+		c->run.flags = admission_served(n->admission, &c->peer, c->run.flags);
 	conn_heartbeat_start(c);
 }
 

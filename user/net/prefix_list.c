@@ -1,6 +1,8 @@
 #include "net/prefix_list.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,4 +89,15 @@ const struct prefix_entry *prefix_list_find(
 			return hit;
 	}
 	return NULL;
+}
+
+char *prefix_format(const struct in6_addr *addr, unsigned len, char out[PREFIX_TEXT_MAX])
+{
+	bool v4 = len >= 96 && IN6_IS_ADDR_V4MAPPED(addr);
+	char text[INET6_ADDRSTRLEN];
+
+	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &addr->s6_addr[12] : addr->s6_addr, text,
+		sizeof text);
+	snprintf(out, PREFIX_TEXT_MAX, "%s/%u", text, v4 ? len - 96 : len);
+	return out;
 }

@@ -43,4 +43,13 @@ const struct prefix_entry *prefix_list_find(
 /* The address's first len bits, the rest zero. */
 struct in6_addr prefix_mask(const struct in6_addr *addr, unsigned len);
 
+enum {
+	PREFIX_TEXT_MAX =
+		56, /* an address of 45 characters, '/', three digits and the NUL, rounded */
+};
+
+/* "10.0.0.0/8", "2001:db8::/32"; an IPv4-mapped prefix of 96 bits or more is shown as IPv4. Returns
+ * out. */
+char *prefix_format(const struct in6_addr *addr, unsigned len, char out[PREFIX_TEXT_MAX]);
+
 #endif

@@ -252,12 +252,15 @@ static void scheduler_line(const struct gateway *g, struct snapshots *s)
 {
 	uint64_t now_ns = worker_clock_ns();
 	struct tg_worker_stats *swap;
+	struct gate_info gate;
 	char line[SCHEDLINE_MAX];
 
 	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
 		return;
 	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
-	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns);
+	gateway_gate_info((void *)g, &gate);
+	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns,
+		gate.on ? governor_state_name(gate.gate.state) : "off");
 	log_line("sched", "%s", line);
 	swap = s->before;
 	s->before = s->now;
@@ -339,6 +342,7 @@ static void destroy(struct gateway *g, struct handover *h)
 			close(h->fds[i]);
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
+	gateway_gate_fini(g);
 	free(h->fds);
 	free(g->workers);
 	free(g->stats);
@@ -372,6 +376,10 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.conns = gateway_conns,
 				.links = gateway_links,
 				.kick = gateway_kick,
+				.gate = gateway_gate_info,
+				.gate_say = gateway_gate_say,
+				.list = gateway_list,
+				.list_change = gateway_list_change,
 				.drain = backend_drain,
 				.ready = backend_ready,
 			},
@@ -410,7 +418,11 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	g.ids.epoch = h.epoch;
 	err = translate(&g);
 	if (!err)
+		err = gateway_gate_init(&g, h.n_workers);
+	if (!err)
 		err = gateway_workers_create(&g, h.fds, h.n_workers);
+	if (!err)
+		err = gateway_gate_start(&g);
 	if (err) {
 		status = fail(channel_fd, "workers", err);
 		goto out_workers;
@@ -426,6 +438,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 		log_warn("gateway", "the keeper is gone; ending");
 	admin_stop(admin);
 out_workers:
+	gateway_gate_stop(&g);
 	post_all(&g, MAIL_STOP);
 out:
 	destroy(&g, &h);

@@ -13,6 +13,7 @@ enum gateway_mail {
 	MAIL_DRAIN,
 	MAIL_STOP,
 	MAIL_QUERY, /* ptr: struct query */
+	MAIL_LISTS, /* ptr: struct admission_lists, a reference of the worker's */
 };
 
 struct query;
@@ -50,6 +51,7 @@ struct gateway {
 	struct conn_opts conn;
 	struct session_ids ids;
 
+	struct gateway_gate *gate; /* NULL: admission is off */
 	_Atomic bool draining;
 };
 
@@ -60,6 +62,25 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
 /* gateway_drain.c: closes the sessions of a worker with 1001, spread over the drain period. In the
  * worker. */
 void gateway_drain_start(struct gateway_worker *gw);
+
+/* gateway_gate.c: admission's lists and the governor's thread. In the main thread, in this order:
+ * init before the workers (it opens files, which later nobody may), start once they run, stop
+ * before they end, fini after. 0 or -errno. */
+int gateway_gate_init(struct gateway *g, unsigned n_workers);
+int gateway_gate_start(struct gateway *g);
+void gateway_gate_stop(struct gateway *g);
+void gateway_gate_fini(struct gateway *g);
+/* What a new worker's net begins with. In the worker. */
+void gateway_gate_attach(struct gateway *g, struct net *n);
+void gateway_gate_detach(struct net *n);
+/* From MAIL_LISTS. In the worker. */
+void gateway_gate_mail(struct net *n, struct admission_lists *lists);
+/* Any thread. */
+void gateway_gate_info(void *ctx, struct gate_info *ret);
+int gateway_gate_say(void *ctx, enum governor_word word, uint32_t rate);
+int gateway_list(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
+int gateway_list_change(
+	void *ctx, enum gate_list which, bool add, const struct prefix_entry *entry);
 
 /* gateway_query.c: questions from admin threads that the workers answer. */
 void gateway_query_init(struct gateway_worker *gw);

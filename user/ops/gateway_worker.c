@@ -123,6 +123,7 @@ static int on_start(struct worker *w)
 			.ids = &g->ids,
 		});
 	gateway_query_init(gw);
+	gateway_gate_attach(g, &gw->net);
 	return 0;
 }
 
@@ -147,6 +148,9 @@ static void on_mail(struct worker *w, const struct mailbox_msg *msg)
 	case MAIL_QUERY:
 		gateway_query_mail(gw, msg->ptr);
 		break;
+	case MAIL_LISTS:
+		gateway_gate_mail(&gw->net, msg->ptr);
+		break;
 	}
 }
 
@@ -155,9 +159,12 @@ static void on_stop(struct worker *w)
 	struct gateway_worker *gw = worker_of(w);
 	struct mailbox_msg msg;
 
-	while (mailbox_pop(w->mailbox, &msg))
+	while (mailbox_pop(w->mailbox, &msg)) {
 		if (msg.kind == MAIL_QUERY)
 			gateway_query_mail(gw, msg.ptr);
+		else if (msg.kind == MAIL_LISTS)
+			gateway_gate_mail(&gw->net, msg.ptr);
+	}
 	gateway_query_stop(gw);
 	conn_net_close_all(&gw->net);
 	for (size_t i = 0; i < gw->n_upstreams; i++)
@@ -165,6 +172,7 @@ static void on_stop(struct worker *w)
 	free(gw->upstreams);
 	listener_fini(&gw->net);
 	conn_net_fini(&gw->net);
+	gateway_gate_detach(&gw->net);
 }
 
 static struct worker_ops worker_ops = {

@@ -12,5 +12,9 @@ bool show_conns(const json_t *answer);
 bool show_links(const json_t *answer);
 bool show_kick(const json_t *answer);
 bool show_drain(const json_t *answer);
+bool show_gate(const json_t *answer);
+bool show_gate_word(const json_t *answer);
+bool show_list(const json_t *answer);
+bool show_list_change(const json_t *answer);
 
 #endif

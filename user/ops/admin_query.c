@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/config_address.h"
 #include "proto/utf8.h"
 #include "proto/ws.h"
 
@@ -120,6 +121,38 @@ static const char *set_reason(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_word(struct admin_query *q, const char *value)
+{
+	for (enum governor_word w = GATE_WORD_AUTO; w <= GATE_WORD_RATE; w++) {
+		if (!strcmp(value, governor_word_name(w))) {
+			q->word = w;
+			return NULL;
+		}
+	}
+	return "must be auto, open, shut or rate";
+}
+
+static const char *set_rate(struct admin_query *q, const char *value)
+{
+	uint64_t v;
+
+	if (!parse_number(value, 0, GOVERNOR_RATE_MAX, &v))
+		return "must be connections per second, 0 to 1000000";
+	q->rate = (uint32_t)v;
+	return NULL;
+}
+
+static const char *set_prefix(struct admin_query *q, const char *value)
+{
+	struct config_prefix p;
+	const char *why;
+
+	if (config_prefix_parse(value, &p, &why))
+		return why;
+	q->prefix = (struct prefix_entry){.addr = p.addr, .len = (uint8_t)p.len};
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	enum admin_key bit;
@@ -133,6 +166,9 @@ static const struct {
 	{"session", ADMIN_KEY_SESSION, set_session},
 	{"code", ADMIN_KEY_CODE, set_code},
 	{"reason", ADMIN_KEY_REASON, set_reason},
+	{"word", ADMIN_KEY_WORD, set_word},
+	{"rate", ADMIN_KEY_RATE, set_rate},
+	{"prefix", ADMIN_KEY_PREFIX, set_prefix},
 };
 
 /* A stranger's key is shown cut and in ASCII. */

@@ -23,11 +23,17 @@ enum admin_key {
 	ADMIN_KEY_SESSION = 1 << 4,
 	ADMIN_KEY_CODE = 1 << 5,
 	ADMIN_KEY_REASON = 1 << 6,
+	ADMIN_KEY_WORD = 1 << 7,
+	ADMIN_KEY_RATE = 1 << 8,
+	ADMIN_KEY_PREFIX = 1 << 9,
 };
 
 struct admin_query {
 	unsigned given;         /* enum admin_key */
 	struct kick_query kick; /* .which is also the query for connections */
+	enum governor_word word;
+	uint32_t rate;
+	struct prefix_entry prefix;
 };
 
 /* Defaults: the first 100 connections, any; close code 1008. */
@@ -42,7 +48,10 @@ void admin_query_init(struct admin_query *q);
  *   peer      an IPv4 or IPv6 address; kept in its shortest form, IPv4-mapped as IPv4
  *   session   1..2^64-1
  *   code      a code that may be sent (RFC 6455 7.4.2): 1000-1003, 1007-1014, 3000-4999
- *   reason    UTF-8, up to 123 bytes (a control frame holds 125) */
+ *   reason    UTF-8, up to 123 bytes (a control frame holds 125)
+ *   word      auto, open, shut, rate
+ *   rate      0..1000000, connections per second
+ *   prefix    an address or a prefix, without address bits beyond its length */
 int admin_query_set(struct admin_query *q, unsigned allowed, const char *key, size_t key_len,
 	const char *value, size_t value_len, char ret_error[ADMIN_ERROR_MAX]);
 

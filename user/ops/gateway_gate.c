@@ -403,6 +403,8 @@ int gateway_gate_start(struct gateway *g)
 	if (err)
 		return -err;
 	t->started = true;
+	log_info("gate", "admission in user space%s",
+		t->governor.opts.observe ? ", observing only" : "");
 	return 0;
 }
 

@@ -11,7 +11,7 @@
 #   make deps       install build and test dependencies (Debian 12 and 13)
 #   make clean      remove build/
 #
-# Variables: V=1 shows the commands, SAN=address|undefined|thread builds into build/$(SAN)/, CC=clang works too.
+# Variables: V=1 shows the commands, SAN=address|undefined|thread (or several, with commas) builds into build/$(SAN)/, CC=clang works too.
 
 SAN ?=
 B := build$(if $(SAN),/$(SAN))
@@ -107,7 +107,7 @@ deps $(DEPS)/.done:
 	$(Q)tools/packaging/deps.sh build
 	$(Q)touch $(DEPS)/.done
 
-# The whole suite three times; the closing line is the sum.
+# The whole suite twice; the closing line is the sum.
 check: deps
 	$(Q)tests/check.sh
 

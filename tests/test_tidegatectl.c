@@ -170,11 +170,11 @@ static void test_conns(void **state)
 	fake.n_conns = 3;
 	assert_result(run("conns|--limit|2"), 0,
 		"             SESSION  WORKER  PEER                 LISTENER  ROUTE  UPSTREAM  "
-		"PROTOCOL   STATE        AGE  IDLE  IN  OUT  QUEUED\n"
+		"PROTOCOL   STATE        AGE  IDLE  IN  OUT  QUEUED  MESSAGES  BLOCKED\n"
 		"18446744073709551615       0  192.0.2.1:10000      public    /echo  echo      "
-		"websocket  open         0us   0us   0    0      0B\n"
+		"websocket  open         0us   0us   0    0      0B         0        -\n"
 		"                   2       1  [2001:db8::7]:10001  public    /chat  service   "
-		"websocket  open,paused  1ms   0us   1    2      3B\n"
+		"websocket  open,paused  1ms   0us   1    2      3B         0        -\n"
 		"2 of 3 connections; --limit N shows more\n",
 		"");
 	fake.n_conns = 10;

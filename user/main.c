@@ -186,6 +186,7 @@ static int run(struct config *c)
 				.sockopts =
 					{
 						.send_buffer_bytes = c->send_buffer_bytes,
+						.receive_buffer_bytes = c->receive_buffer_bytes,
 						.notsent_lowat_bytes = c->notsent_lowat_bytes,
 						.user_timeout_ms = c->user_timeout_ms,
 						.nodelay = true,

@@ -27,6 +27,9 @@
 		"Turns ended by the turn budget with work left")                                   \
 	X(out_blocked, "out_blocked_total", "times",                                               \
 		"Times a client's socket took less than what was queued")                          \
+	X(out_dropped, "out_dropped_messages_total", "messages",                                   \
+		"Messages that out queues had no room for, all routes and policies together; "     \
+		"out_dropped_total tells them apart")                                              \
 	X(reads_paused, "reads_paused_total", "times",                                             \
 		"Times reading from a client was paused by its upstream")                          \
 	X(recv_no_buffer, "recv_no_buffer_total", "receives",                                      \
@@ -66,6 +69,7 @@
 		"Connections before the end of their handshake")                                   \
 	X(rings, "rings", "rings", "io_uring instances of the worker")                             \
 	X(runnable, "runnable", "connections", "Items in the run queue at the last publication")   \
+	X(blocked, "blocked", "connections", "Connections whose socket takes nothing at the moment") \
 	X(heap_bytes, "buffered_bytes", "bytes", "Bytes of out queues and partial messages")       \
 	X(accepting, "accepting", "bool", "1 while the worker accepts")
 
@@ -83,6 +87,7 @@
 	X(PING_FLOOD, "ping_flood", "the client pinged too much")                                  \
 	X(WRITE_TIMEOUT, "write_timeout", "a write made no progress for write_timeout")            \
 	X(OUT_FULL, "out_full", "the out queue's cap was reached")                                 \
+	X(SHED, "shed", "cut with the most queued when memory for out queues ran short")           \
 	X(NO_UPSTREAM, "no_upstream", "no service for the session")                                \
 	X(KICKED, "kicked", "closed by an operator")                                               \
 	X(DRAIN, "drain", "the gateway is draining")                                               \

@@ -130,6 +130,7 @@ static inline void gwh_describe(struct gateway_harness *h)
 		h->routes[i] = (struct route){.listener = -1, .path = paths[i]};
 		h->limits[i] = (struct conn_limits){.message_max = 1 << 20,
 			.out_queue_bytes = 2 << 20,
+			.out_queue_messages = OUTQ_MESSAGES_MAX,
 			.heartbeat_missed = 2,
 			.write_timeout_ms = 30000,
 			.name = paths[i],

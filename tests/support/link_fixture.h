@@ -176,6 +176,7 @@ static inline struct fx *fx_create(unsigned n_endpoints)
 	f->limits = (struct conn_limits){
 		.message_max = FX_MESSAGE_MAX,
 		.out_queue_bytes = 2 * FX_MESSAGE_MAX,
+		.out_queue_messages = OUTQ_MESSAGES_MAX,
 		.name = "/*",
 	};
 	f->route = (struct route){.listener = -1, .path = "/*"};

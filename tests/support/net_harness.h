@@ -351,6 +351,7 @@ static inline void harness_defaults(struct harness *h)
 			.heartbeat_missed = 2,
 			.pings_per_minute = 60,
 			.out_queue_bytes = 17 << 20,
+			.out_queue_messages = OUTQ_MESSAGES_MAX,
 			.write_timeout_ms = 30000,
 			.name = "/",
 			.upstream = "test",

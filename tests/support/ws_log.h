@@ -217,7 +217,8 @@ static inline uint16_t ws_model_header(struct ws_model_frame *f, const struct ws
 			return WS_CLOSE_PROTOCOL_ERROR;
 	}
 	if (!f->control &&
-		(f->len > limits->message_max || message_len + f->len > limits->message_max))
+		(f->len > limits->message_max || message_len + f->len > limits->message_max ||
+			message_len + f->len > UINT32_MAX))
 		return WS_CLOSE_TOO_BIG;
 	if (len < 2 + extended + (limits->client ? 0 : 4))
 		return 0;

@@ -202,8 +202,10 @@ static const struct rule rules[] = {
 	{"top bit alone", RAW_CLIENT("\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00"), .log = "",
 		.close = 1002},
 	{"2^63 - 1", RAW("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff"), .log = "", .close = 1009},
-	{"2^63 - 1 may be allowed", RAW("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" KEY),
+	{"4 GiB - 1 may be allowed", RAW("\x82\xff\x00\x00\x00\x00\xff\xff\xff\xff" KEY),
 		.message_max = UINT64_MAX, .log = ""},
+	{"4 GiB may not", RAW("\x82\xff\x00\x00\x00\x01\x00\x00\x00\x00" KEY),
+		.message_max = UINT64_MAX, .log = "", .close = 1009},
 
 	/* the limit, as soon as a header says so */
 	{"at the limit", {F(WHOLE_TEXT, "12345")}, .message_max = 5, .log = "T[12345]"},

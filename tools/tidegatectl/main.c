@@ -27,6 +27,7 @@ enum parameter {
 	SESSION,
 	CODE,
 	REASON,
+	SLOW,
 	WORD, /* these are arguments, not options */
 	RATE,
 	PREFIX,
@@ -34,7 +35,7 @@ enum parameter {
 };
 
 static const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer",
-	"session", "code", "reason", "word", "rate", "prefix"};
+	"session", "code", "reason", "slow", "word", "rate", "prefix"};
 
 struct command {
 	const char *name, *usage, *summary, *help;
@@ -67,16 +68,18 @@ static const struct command commands[] = {
 	{
 		.name = "conns",
 		.usage = " [--limit N] [--route PATH] [--listener NAME] [--peer ADDRESS] "
-			 "[--session ID]",
+			 "[--session ID] [--slow]",
 		.summary = "client connections",
 		.help = "  --limit N        show at most N connections, 1 to 100000 (default 100)\n"
 			"  --route PATH     only those of a route, its path as configured\n"
 			"  --listener NAME  only those of a listener\n"
 			"  --peer ADDRESS   only those of an IPv4 or IPv6 address\n"
-			"  --session ID     only this session\n",
+			"  --session ID     only this session\n"
+			"  --slow           only those with a backlog, the greatest first\n",
 		.method = "GET",
 		.path = "/v1/conns",
-		.takes = 1 << LIMIT | 1 << ROUTE | 1 << LISTENER | 1 << PEER | 1 << SESSION,
+		.takes = 1 << LIMIT | 1 << ROUTE | 1 << LISTENER | 1 << PEER | 1 << SESSION |
+			 1 << SLOW,
 		.show = show_conns,
 	},
 	{
@@ -285,6 +288,7 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"session", required_argument, NULL, SESSION},
 		{"code", required_argument, NULL, CODE},
 		{"reason", required_argument, NULL, REASON},
+		{"slow", no_argument, NULL, SLOW},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -311,7 +315,7 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		else if (opt == VERSION)
 			return puts("tidegatectl " TG_VERSION) < 0;
 		else
-			ret->parameter[opt] = optarg;
+			ret->parameter[opt] = opt == SLOW ? "true" : optarg;
 	}
 	if (optind < argc) {
 		ret->command = find_command(argv[optind]);

@@ -254,7 +254,7 @@ bool show_conns(const json_t *answer)
 	if (!json_is_array(conns))
 		return false;
 	table_init(&t, ">SESSION >WORKER PEER LISTENER ROUTE UPSTREAM PROTOCOL STATE >AGE >IDLE "
-		       ">IN >OUT >QUEUED");
+		       ">IN >OUT >QUEUED >MESSAGES >BLOCKED");
 	json_array_foreach(conns, i, c)
 	{
 		const char *session = text(c, "session");
@@ -272,6 +272,11 @@ bool show_conns(const json_t *answer)
 		add_number(&t, c, "messages_in");
 		add_number(&t, c, "messages_out");
 		add_bytes(&t, c, "queued_bytes");
+		add_number(&t, c, "queued_messages");
+		if (number(c, "blocked_ms"))
+			add_duration(&t, c, "blocked_ms");
+		else
+			table_add(&t, "");
 	}
 	table_print(&t, stdout);
 	table_fini(&t);

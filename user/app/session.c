@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "net/shed.h"
+
 enum {
 	ID_BLOCK = 4096, /* ids a worker draws at a time */
 };
@@ -51,6 +53,8 @@ static int on_hello(struct conn *c, const struct conn_hello *hello, struct conn_
 
 	if (conn_net(c)->draining)
 		return refuse(ret, 503, "the gateway is draining", PROTO_ERRS);
+	if (shed_short(conn_net(c)))
+		return refuse(ret, 503, "the gateway is short of memory", PROTO_ERRS);
 	i = route_match(s->opts.routes, s->opts.n_routes, c->listener, hello->host, hello->path);
 	if (i < 0)
 		return refuse(ret, 404, "no such route", PROTO_ERR_ROUTE);
@@ -75,6 +79,15 @@ static int on_hello(struct conn *c, const struct conn_hello *hello, struct conn_
 	ret->route = (uint16_t)i;
 	ret->session = next_id(s);
 	return 0;
+}
+
+bool session_may(const struct conn *c, enum session_action action, const char *topic, size_t len)
+{
+	(void)c;
+	(void)action;
+	(void)topic;
+	(void)len;
+	return true;
 }
 
 static int on_open(

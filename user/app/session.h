@@ -8,6 +8,7 @@
 #define TIDEGATE_APP_SESSION_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "app/route.h"
 #include "net/upstream.h"
@@ -26,6 +27,19 @@ struct session_opts {
 	size_t n_upstreams;
 	struct session_ids *ids;
 };
+
+/* What the layer keeps of one session besides its conn, on conn->app; allocated on need. */
+struct session {
+	struct hub_client *hub; /* topics the session hears: app/hub.c */
+};
+
+/* May the session do this with the topic? Where the route asks for no authentication, everything
+ * is allowed. */
+enum session_action {
+	SESSION_SUBSCRIBE,
+	SESSION_PUBLISH,
+};
+bool session_may(const struct conn *c, enum session_action action, const char *topic, size_t len);
 
 struct sessions {
 	struct session_opts opts;

@@ -6,11 +6,11 @@
 
 enum {
 	SLAB_CHUNK = 64 * 1024,
-	SMALL_SHARE = 16, /* one part in so many of the cap is left to small buffers */
 };
 
 void buf_pool_init(struct buf_pool *p, uint64_t cap_bytes)
 {
+	slab_init(&p->tiny, BUF_TINY_BYTES, SLAB_CHUNK, 0);
 	slab_init(&p->small, BUF_SMALL_BYTES, SLAB_CHUNK, 0);
 	slab_init(&p->medium, BUF_MEDIUM_BYTES, SLAB_CHUNK, 0);
 	p->bytes = 0;
@@ -19,52 +19,83 @@ void buf_pool_init(struct buf_pool *p, uint64_t cap_bytes)
 
 void buf_pool_fini(struct buf_pool *p)
 {
+	slab_fini(&p->tiny);
 	slab_fini(&p->small);
 	slab_fini(&p->medium);
 }
 
+/* The slab for blocks of this size; NULL: malloc. */
+static struct slab *slab_of(struct buf_pool *p, uint32_t held)
+{
+	switch (held) {
+	case BUF_TINY_BYTES:
+		return &p->tiny;
+	case BUF_SMALL_BYTES:
+		return &p->small;
+	case BUF_MEDIUM_BYTES:
+		return &p->medium;
+	default:
+		return NULL;
+	}
+}
+
+void *buf_pool_get(struct buf_pool *p, uint64_t bytes, uint32_t *ret_held)
+{
+	uint64_t limit = p->cap_bytes;
+	struct slab *slab;
+	void *block;
+
+	if (bytes > UINT32_MAX)
+		return NULL;
+	if (bytes <= BUF_TINY_BYTES)
+		bytes = BUF_TINY_BYTES;
+	else if (bytes <= BUF_SMALL_BYTES)
+		bytes = BUF_SMALL_BYTES;
+	else if (bytes <= BUF_MEDIUM_BYTES)
+		bytes = BUF_MEDIUM_BYTES;
+	if (bytes > BUF_SMALL_BYTES)
+		limit = buf_pool_high(p);
+	if (p->bytes + bytes > limit)
+		return NULL;
+	slab = slab_of(p, (uint32_t)bytes);
+	block = slab ? slab_alloc(slab) : malloc(bytes);
+	if (!block)
+		return NULL;
+	p->bytes += bytes;
+	*ret_held = (uint32_t)bytes;
+	return block;
+}
+
+void buf_pool_put(struct buf_pool *p, void *block, uint32_t held)
+{
+	struct slab *slab = slab_of(p, held);
+
+	p->bytes -= held;
+	if (slab)
+		slab_free(slab, block);
+	else
+		free(block);
+}
+
 struct buf *buf_alloc(struct buf_pool *p, uint64_t cap)
 {
-	uint64_t need = cap + sizeof(struct buf), limit = p->cap_bytes;
-	struct buf *b;
+	uint64_t need = cap + sizeof(struct buf);
+	uint32_t held;
+	struct buf *b = buf_pool_get(p, need < BUF_SMALL_BYTES ? BUF_SMALL_BYTES : need, &held);
 
-	if (need > UINT32_MAX)
-		return NULL;
-	if (need <= BUF_SMALL_BYTES)
-		need = BUF_SMALL_BYTES;
-	else if (need <= BUF_MEDIUM_BYTES)
-		need = BUF_MEDIUM_BYTES;
-	if (need > BUF_SMALL_BYTES)
-		limit -= limit / SMALL_SHARE;
-	if (p->bytes + need > limit)
-		return NULL;
-	if (need == BUF_SMALL_BYTES)
-		b = slab_alloc(&p->small);
-	else if (need == BUF_MEDIUM_BYTES)
-		b = slab_alloc(&p->medium);
-	else
-		b = malloc(need);
 	if (!b)
 		return NULL;
-	p->bytes += need;
 	b->next = NULL;
 	b->off = b->len = 0;
-	b->cap = (uint32_t)(need - sizeof(struct buf));
-	b->held = (uint32_t)need;
+	b->cap = held - (uint32_t)sizeof *b;
+	b->held = held;
 	return b;
 }
 
 void buf_free(struct buf_pool *p, struct buf *b)
 {
-	if (!b)
-		return;
-	p->bytes -= b->held;
-	if (b->held == BUF_SMALL_BYTES)
-		slab_free(&p->small, b);
-	else if (b->held == BUF_MEDIUM_BYTES)
-		slab_free(&p->medium, b);
-	else
-		free(b);
+	if (b)
+		buf_pool_put(p, b, b->held);
 }
 
 int buf_append(

@@ -2,7 +2,8 @@
  *
  * Small ones come from slabs, large ones from malloc; all count towards one cap per worker, and
  * only small ones get the last sixteenth of it: who has next to nothing queued goes on when the
- * greedy are refused. Owner thread only.
+ * greedy are refused. Buffers, frames (base/frame.h) and items of out queues (net/outq.h) share the
+ * pool. Owner thread only.
  */
 #ifndef TIDEGATE_BASE_BUF_H
 #define TIDEGATE_BASE_BUF_H
@@ -12,6 +13,7 @@
 #include "base/slab.h"
 
 enum {
+	BUF_TINY_BYTES = 48,   /* a reference to a shared frame */
 	BUF_SMALL_BYTES = 256, /* with its header: a handful of small frames */
 	BUF_MEDIUM_BYTES = 4096,
 };
@@ -25,9 +27,20 @@ struct buf {
 };
 
 struct buf_pool {
-	struct slab small, medium;
+	struct slab tiny, small, medium;
 	uint64_t bytes, cap_bytes;
 };
+
+/* What a pool is made of: a block of at least `bytes` (up to 4 GiB - 1), uninitialised, or NULL: cap
+ * reached or no memory. *ret_held is its size, to be handed back with it. */
+void *buf_pool_get(struct buf_pool *p, uint64_t bytes, uint32_t *ret_held);
+void buf_pool_put(struct buf_pool *p, void *block, uint32_t held);
+
+/* Above it only small blocks are to be had: who holds much is to be relieved of it. */
+static inline uint64_t buf_pool_high(const struct buf_pool *p)
+{
+	return p->cap_bytes - p->cap_bytes / 16;
+}
 
 void buf_pool_init(struct buf_pool *p, uint64_t cap_bytes);
 /* Every buffer must have been freed. */

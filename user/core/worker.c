@@ -12,6 +12,8 @@
 
 enum {
 	WAIT_FOREVER_MS = 3600 * 1000,
+	BATCH_LEAST = 16,  /* events of a turn from which on the worker counts as busy */
+	BATCH_WANTED = 64, /* it does not wait for more of them than this */
 	EXTRA_ROUNDS = 16, /* the kernel runs some 20 deferred completions a call; a batch may be
 			      this many times larger */
 	CPU_LOOK_MS = 100,
@@ -177,13 +179,13 @@ static void reap(struct worker *w, struct ring *r)
 
 			n++;
 			w->reaped_accept += op == OP_ACCEPT || op == OP_CONN_PEER;
+			w->events++;
 			if (op == OP_WAKE)
 				on_wake(w, cqe->flags, ud);
 			else if (w->ops->cqe[op])
 				w->ops->cqe[op](w, r, ud, cqe->res, cqe->flags);
 		}
 		io_uring_cq_advance(&r->u, n);
-		w->reaped += n;
 		/* What overflowed is kept by the kernel and posted once there is room: nothing is
 		 * lost, but a send's verdict may be among it, so sends are settled only after this.
 		 */
@@ -262,6 +264,23 @@ static void set_alarm(struct worker *w, int64_t ms)
 	w->alarm_ns = at_ns;
 }
 
+/* Sleeps until something completes. After a turn of many events more are on their way: a moment's
+ * wait for twice as many makes fewer and larger turns, so that waking up, and waking the clients,
+ * costs each event less. */
+static void wait_for_events(struct worker *w)
+{
+	static struct __kernel_timespec for_ever = {WAIT_FOREVER_MS / 1000, 0};
+	struct io_uring *u = &w->ring[0]->u;
+	unsigned wanted = w->events < BATCH_WANTED / 2 ? 2 * w->events : BATCH_WANTED;
+	struct io_uring_cqe *cqe;
+
+	if (w->events < BATCH_LEAST || !w->opts.batch_wait_us)
+		io_uring_submit_and_wait(u, 1);
+	else
+		io_uring_submit_and_wait_min_timeout(
+			u, &cqe, wanted, &for_ever, w->opts.batch_wait_us, NULL);
+}
+
 /* Submits everything, and waits when there is nothing to do. */
 static void submit_and_wait(struct worker *w)
 {
@@ -287,7 +306,7 @@ static void submit_and_wait(struct worker *w)
 	if (sleep) {
 		set_alarm(w, ms);
 		w->stats->turn_since_ns = 0;
-		io_uring_submit_and_wait(&r0->u, 1);
+		wait_for_events(w);
 		if (io_uring_sq_ready(&r0->u))
 			ring_submit(r0);
 	} else if (ring_busy(r0)) {
@@ -348,8 +367,8 @@ static void charge_accepts(struct worker *w, uint64_t begin)
 {
 	if (w->reaped_accept)
 		w->stats->class_ns[RUNQ_HANDSHAKE] +=
-			(worker_now(w) - begin) * w->reaped_accept / w->reaped;
-	w->reaped = w->reaped_accept = 0;
+			(worker_now(w) - begin) * w->reaped_accept / w->events;
+	w->reaped_accept = 0;
 }
 
 /* The least delay of the worst class of connections, or of the loop itself: an event that comes in
@@ -384,6 +403,7 @@ static void turn(struct worker *w)
 	submit_and_wait(w);
 	begin = w->now_ns;
 	w->stats->turn_since_ns = begin;
+	w->events = 0;
 	for (unsigned i = 0; i < w->n_rings; i++) {
 		reap(w, w->ring[i]);
 		w->ops->settle(w, w->ring[i]);

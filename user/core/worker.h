@@ -66,9 +66,11 @@ struct worker_opts {
 	unsigned rings_max;    /* 1..WORKER_RINGS_MAX */
 	struct ring_opts ring; /* index is ignored */
 	uint64_t quantum_ns[RUNQ_CLASSES];
-	uint32_t slice_us;    /* run-queue time between two looks at the rings */
-	uint32_t turn_us;     /* budget of one turn of a client connection, in time … */
-	unsigned turn_frames; /* … and in frames */
+	uint32_t slice_us;      /* run-queue time between two looks at the rings */
+	uint32_t turn_us;       /* budget of one turn of a client connection, in time … */
+	unsigned turn_frames;   /* … and in frames */
+	uint32_t batch_wait_us; /* a busy worker that has nothing to do waits so long for a batch of
+				   events before it is content with one; 0: never */
 	struct tg_worker_stats *stats;
 	void *net; /* the net layer's per-worker state */
 };
@@ -91,12 +93,13 @@ struct worker {
 	uint64_t now_ns; /* as of the last look at the clock in this turn */
 	uint32_t now_ms; /* since start; the wheel's clock */
 	uint32_t cpu_looked_ms;
-	uint64_t alarm_ns;              /* when the armed alarm rings; 0: none is armed */
-	unsigned reaped, reaped_accept; /* completions of this turn; of accepting among them */
+	uint64_t alarm_ns;      /* when the armed alarm rings; 0: none is armed */
+	unsigned reaped_accept; /* completions of this turn that are of accepting */
 	/* The least of the slot that goes on, UINT32_MAX: none. Run delays by class, since each has
 	 * a queue of its own to stand in. */
 	uint32_t slot, least_us[RUNQ_CLASSES], least_loop_us;
 	struct __kernel_timespec wait;
+	unsigned events; /* completions of the last turn */
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
 		       now */
 	bool stopping;

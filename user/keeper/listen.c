@@ -31,6 +31,11 @@ static int set_sockopts(int fd, const struct listen_sockopts *o, const char **re
 		if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &value, sizeof(value)))
 			r = SET(fd, SOL_SOCKET, SO_SNDBUF, value);
 	}
+	if (!r && o->receive_buffer_bytes) {
+		int value = (int)o->receive_buffer_bytes;
+		if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &value, sizeof(value)))
+			r = SET(fd, SOL_SOCKET, SO_RCVBUF, value);
+	}
 	if (!r && o->notsent_lowat_bytes)
 		r = SET(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)o->notsent_lowat_bytes);
 	if (!r && o->user_timeout_ms)

@@ -22,6 +22,7 @@ enum {
 struct listen_sockopts {
 	/* SO_SNDBUF, which the kernel doubles for its own book-keeping; 0: the kernel's sizing. */
 	uint32_t send_buffer_bytes;
+	uint32_t receive_buffer_bytes; /* SO_RCVBUF, doubled likewise; 0: the kernel's sizing */
 	uint32_t notsent_lowat_bytes; /* TCP_NOTSENT_LOWAT; 0: off */
 	uint32_t user_timeout_ms;     /* TCP_USER_TIMEOUT; 0: off */
 	bool nodelay;                 /* TCP_NODELAY */

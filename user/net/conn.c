@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/shed.h"
+
 /* A worker thread has one net; a conn need not carry a pointer to it. */
 static _Thread_local struct net *net_self __attribute__((tls_model("initial-exec")));
 
@@ -41,7 +43,9 @@ int conn_net_init(struct net *n, const struct conn_opts *opts, const struct conn
 	slab_init(&n->aux, sizeof(struct conn_aux), 64 * 1024, 0);
 	n->gather = calloc(CONN_GATHER_BATCH, sizeof *n->gather);
 	n->peers = calloc(CONN_PEER_BATCH, sizeof *n->peers);
-	if (!n->gather || !n->peers)
+	n->route_stats = calloc(opts->n_routes + 1, sizeof *n->route_stats);
+	shed_init(n);
+	if (!n->gather || !n->peers || !n->route_stats)
 		return -ENOMEM;
 	net_self = n;
 	return 0;
@@ -76,6 +80,7 @@ void conn_net_close_all(struct net *n)
 			wheel_del(&n->w->wheel, &c->timer);
 			conn_tell_closed(c, CLOSE_DRAIN, WS_CLOSE_GOING_AWAY, NULL, 0);
 			conn_out_drop(c);
+			conn_unblock(c);
 			drop_buffers(c);
 			if (c->aux)
 				slab_free(&n->aux, c->aux);
@@ -89,6 +94,7 @@ void conn_net_fini(struct net *n)
 {
 	free(n->gather);
 	free(n->peers);
+	free(n->route_stats);
 	slab_fini(&n->aux);
 	buf_pool_fini(&n->bufs);
 }
@@ -299,6 +305,7 @@ void conn_kill(struct conn *c, enum close_reason reason)
 	leave_handshake(c);
 	c->state = CONN_DEAD;
 	wheel_del(&n->w->wheel, &c->timer);
+	conn_unblock(c);
 	drop_buffers(c);
 	cancel_read(c);
 	if (c->armed & ARMED_POLLOUT)
@@ -409,6 +416,8 @@ void conn_describe(const struct conn *c, struct conn_info *ret)
 		.messages_in = c->messages_in,
 		.messages_out = c->messages_out,
 		.queued_bytes = c->out_bytes,
+		.queued_messages = outq_messages(c->out),
+		.blocked_ms = c->aux && c->aux->out_since_ms ? now - c->aux->out_since_ms + 1 : 0,
 		.reading_paused = c->flags & CONN_PAUSED,
 	};
 }

@@ -25,6 +25,7 @@
 #include "core/worker.h"
 #include "net/admission.h"
 #include "net/conn_info.h"
+#include "net/outq.h"
 #include "proto/http_upgrade.h"
 #include "proto/raw.h"
 #include "proto/ws.h"
@@ -82,16 +83,19 @@ struct conn_aux {
 	const char *subprotocol;          /* selected from the configuration, during OPENING */
 	char accept[HTTP_ACCEPT_LEN + 1]; /* Sec-WebSocket-Accept, during OPENING */
 	bool opening;
-	uint32_t out_since_ms; /* a write has made no progress since */
+	uint32_t out_since_ms; /* a write has made no progress since; not 0: on net.blocked */
+	struct conn *conn;     /* whose it is, while blocked */
+	struct conn_aux *blocked_next, **blocked_prev;
 };
 
 struct conn {
 	struct runq_item run; /* its flags: bits of admission_ticket */
 	struct wheel_timer timer;
 	struct conn *flush_next; /* flush list, then the list of sends in flight */
-	struct buf *out;         /* tail of the circular out queue: out->next is the head */
+	struct outq_item *out;   /* the out queue */
 	struct conn_aux *aux;
-	void *up; /* the upstream's state of this session */
+	void *up;  /* the upstream's state of this session */
+	void *app; /* the layer above's */
 	union {
 		struct ws_parser ws;
 		struct raw_parser raw;
@@ -132,6 +136,18 @@ enum {
 	CONN_MSG_FIRST_BYTES = 1024,    /* first size of a message being assembled */
 };
 
+/* What happens to a message that does not fit an out queue any more. */
+enum out_policy {
+	OUT_DISCONNECT,  /* the connection is closed, 1008 */
+	OUT_DROP_OLDEST, /* the oldest messages go */
+	OUT_DROP_NEWEST, /* it goes itself */
+	OUT_CONFLATE, /* older messages of a topic that has a newer one queued; then the oldest */
+	OUT_POLICIES,
+};
+
+/* "disconnect", … */
+const char *out_policy_name(enum out_policy p);
+
 /* Limits of a route; those of the handshake are in conn_opts. */
 struct conn_limits {
 	uint64_t message_max;
@@ -141,6 +157,8 @@ struct conn_limits {
 	uint32_t idle_timeout_ms;
 	unsigned pings_per_minute;
 	uint64_t out_queue_bytes;
+	uint32_t out_queue_messages;
+	enum out_policy out_policy;
 	uint32_t write_timeout_ms;
 	const char *name, *upstream; /* the route's path, and where its messages go */
 };
@@ -166,7 +184,10 @@ struct conn_opts {
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
 	uint32_t close_timeout_ms;
-	uint64_t buffer_cap_bytes;
+	uint64_t buffer_cap_bytes;             /* of one worker */
+	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */
+	const struct tg_worker_stats *workers; /* of all workers, for buffer_total_bytes */
+	unsigned n_workers;
 };
 
 /* What a client asked for. Slices live during the call only. */
@@ -204,6 +225,11 @@ struct conn_ops {
 		size_t text_len);
 };
 
+/* Counters of one route in one worker: plain stores by the worker, read by anyone. */
+struct conn_route_stats {
+	uint64_t dropped[OUT_POLICIES]; /* messages that an out queue had no room for, by policy */
+};
+
 /* Everything the net layer keeps per worker. */
 struct net {
 	struct worker *w;
@@ -213,6 +239,10 @@ struct net {
 	struct buf_pool bufs;
 	struct slab aux;
 	struct conn *flush_head, **flush_tail;
+	struct conn_aux *blocked; /* connections whose socket takes nothing now */
+	struct conn_route_stats *route_stats;
+	uint32_t shed_looked_ms; /* net/shed.c, … */
+	bool shed_above_share;   /* … likewise */
 	struct conn *inflight[WORKER_RINGS_MAX];
 	struct conn_gather *gather;
 	unsigned gather_used;
@@ -258,9 +288,17 @@ const struct conn_limits *conn_limits(const struct conn *c);
 void conn_accept(struct conn *c, const char *subprotocol);
 void conn_refuse(struct conn *c, uint16_t status, const char *why, enum close_reason reason);
 
-/* Queues one message. 0, or -ENOBUFS when it does not fit the out queue's cap (the connection is
- * then being closed with 1008, reason OUT_FULL) or -EPIPE when the connection is not OPEN. */
+/* Queues one message. 0, also when others were dropped for it; -ENOBUFS when it was itself dropped
+ * by the route's policy at the cap, or the connection is being closed for it (`disconnect`: 1008,
+ * reason OUT_FULL; worker out of memory: 1013); or -EPIPE when the connection is not OPEN. */
 int conn_send(struct conn *c, bool text, const void *data, size_t len);
+
+/* A message for many connections of one protocol, as it goes over the wire; key as in base/frame.h.
+ * One reference, the caller's (frame_unref with &net->bufs). NULL without memory. */
+struct frame *conn_frame(struct net *n, enum conn_protocol protocol, bool text, uint64_t key,
+	const void *data, size_t len);
+/* As conn_send; f was made for the connection's protocol, and stays the caller's. */
+int conn_send_frame(struct conn *c, struct frame *f);
 
 /* Closes with a close frame, lingering for the peer's answer; for want of memory (CLOSE_NO_MEMORY),
  * at once when anything is queued. No effect when closing already. */

@@ -45,10 +45,10 @@ void conn_refill(struct worker *w, struct ring *r);
 void conn_run(struct worker *w, struct runq_item *it);
 
 /* conn_out.c: the writing machine */
-/* Room for len bytes at the end of the out queue, or NULL (cap or memory). */
-uint8_t *conn_out_room(struct conn *c, size_t len);
 void conn_out_drop(struct conn *c);
 void conn_dirty(struct conn *c);
+/* No longer counts as blocked. */
+void conn_unblock(struct conn *c);
 void conn_settle(struct worker *w, struct ring *r);
 void conn_on_send(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);
 void conn_on_pollout(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);

@@ -12,84 +12,51 @@
 #include <poll.h>
 #include <string.h>
 
-enum {
-	BACKLOG_BYTES = BUF_MEDIUM_BYTES - sizeof(struct buf),
+#include "net/shed.h"
+
+static const char *const policy_names[OUT_POLICIES] = {
+	[OUT_DISCONNECT] = "disconnect",
+	[OUT_DROP_OLDEST] = "drop-oldest",
+	[OUT_DROP_NEWEST] = "drop-newest",
+	[OUT_CONFLATE] = "conflate",
 };
 
-static struct buf *out_head(const struct conn *c)
+const char *out_policy_name(enum out_policy p)
 {
-	return c->out ? c->out->next : NULL;
-}
-
-static void out_append(struct conn *c, struct buf *b)
-{
-	if (c->out) {
-		b->next = c->out->next;
-		c->out->next = b;
-	} else {
-		b->next = b;
-	}
-	c->out = b;
-}
-
-/* Takes n bytes off the front. */
-static void out_consume(struct conn *c, uint32_t n)
-{
-	struct buf_pool *bufs = &conn_net(c)->bufs;
-
-	assert(n <= c->out_bytes);
-	c->out_bytes -= n;
-	while (c->out) {
-		struct buf *b = c->out->next;
-		uint32_t take = n < b->len ? n : b->len;
-
-		b->off += take;
-		b->len -= take;
-		n -= take;
-		if (b->len)
-			return;
-		if (b == c->out)
-			c->out = NULL;
-		else
-			c->out->next = b->next;
-		buf_free(bufs, b);
-	}
+	return policy_names[p];
 }
 
 void conn_out_drop(struct conn *c)
 {
-	if (c->out_bytes)
-		out_consume(c, c->out_bytes);
+	outq_clear(&conn_net(c)->bufs, &c->out);
+	c->out_bytes = 0;
 }
 
-uint8_t *conn_out_room(struct conn *c, size_t len)
+/* len bytes were added to the queue. */
+static void grown(struct conn *c, size_t len)
 {
-	struct buf *b = c->out;
-	uint8_t *p;
-
-	if (c->out_bytes + (uint64_t)len > UINT32_MAX)
-		return NULL;
-	if (!b || buf_room(b) < len) {
-		/* Behind a first buffer there is a backlog: fewer and larger ones, which the
-		 * worker's cap refuses first. */
-		b = buf_alloc(
-			&conn_net(c)->bufs, c->out && len < BACKLOG_BYTES ? BACKLOG_BYTES : len);
-		if (!b)
-			return NULL;
-		out_append(c, b);
-	}
-	p = buf_end(b);
-	b->len += (uint32_t)len;
 	c->out_bytes += (uint32_t)len;
 	if (c->out_bytes > CONN_OUT_LOW_BYTES)
 		c->flags |= CONN_OUT_HIGH;
 	conn_dirty(c);
+}
+
+/* Room for len bytes at the end of the out queue, or NULL without memory. */
+static uint8_t *out_room(struct conn *c, size_t len, unsigned messages)
+{
+	uint8_t *p;
+
+	if (c->out_bytes + (uint64_t)len > UINT32_MAX)
+		return NULL;
+	p = outq_room(&conn_net(c)->bufs, &c->out, len, messages);
+	if (p)
+		grown(c, len);
 	return p;
 }
 
 bool conn_out_bytes(struct conn *c, const void *data, size_t len)
 {
-	uint8_t *p = conn_out_room(c, len);
+	uint8_t *p = out_room(c, len, 0);
 
 	if (!p)
 		return false;
@@ -109,39 +76,136 @@ void conn_dirty(struct conn *c)
 	n->flush_tail = &c->flush_next;
 }
 
-int conn_send(struct conn *c, bool text, const void *data, size_t len)
+static void count_drop(struct conn *c, enum out_policy policy, uint32_t messages)
 {
 	struct net *n = conn_net(c);
-	uint8_t header[WS_SERVER_HEADER_MAX];
-	size_t header_len;
-	uint8_t *p;
 
-	if (c->state != CONN_OPEN)
-		return -EPIPE;
-	if (c->protocol == CONN_WEBSOCKET)
-		header_len = ws_header_write(header, text ? WS_TEXT : WS_BINARY, true, len);
-	else
-		header_len =
-			raw_header_write(header, text ? TG_RAW_TEXT : TG_RAW_BINARY, (uint32_t)len);
-	if (c->out_bytes + header_len + len >
-		conn_limits(c)->out_queue_bytes + WS_SERVER_HEADER_MAX) {
+	n->stats->out_dropped += messages;
+	n->route_stats[c->route].dropped[policy] += messages;
+}
+
+static void dropped(struct conn *c, enum out_policy policy, struct outq_dropped d)
+{
+	c->out_bytes -= d.bytes;
+	if (d.messages)
+		count_drop(c, policy, d.messages);
+}
+
+static bool within_cap(const struct conn *c, uint64_t len)
+{
+	const struct conn_limits *l = conn_limits(c);
+
+	return c->out_bytes + len <= l->out_queue_bytes + WS_SERVER_HEADER_MAX &&
+	       outq_messages(c->out) < l->out_queue_messages;
+}
+
+/* Applies the route's policy to a queue that has no room for a message of len bytes on the wire.
+ * False: the message is lost, and perhaps the connection. */
+static bool make_room(struct conn *c, uint64_t key, uint64_t len)
+{
+	const struct conn_limits *l = conn_limits(c);
+	struct buf_pool *bufs = &conn_net(c)->bufs;
+	uint64_t cap = l->out_queue_bytes + WS_SERVER_HEADER_MAX;
+
+	if (l->out_policy == OUT_DISCONNECT) {
+		count_drop(c, OUT_DISCONNECT, 1);
 		conn_close(c, WS_CLOSE_POLICY, "too slow: the out queue is full", CLOSE_OUT_FULL);
-		return -ENOBUFS;
+		return false;
 	}
-	p = conn_out_room(c, header_len + len);
-	if (!p) {
+	if (l->out_policy == OUT_CONFLATE)
+		dropped(c, OUT_CONFLATE, outq_conflate(bufs, &c->out, key));
+	/* One that will never fit must not cost those that do. */
+	if (l->out_policy != OUT_DROP_NEWEST && len <= cap && !within_cap(c, len))
+		dropped(c, l->out_policy,
+			outq_drop_oldest(bufs, &c->out, c->out_bytes, cap - len,
+				l->out_queue_messages - 1));
+	if (within_cap(c, len))
+		return true;
+	count_drop(c, l->out_policy, 1);
+	return false;
+}
+
+/* The worker has no memory for a message: under `disconnect` its client must not miss it unawares.
+ */
+static int no_memory(struct conn *c)
+{
+	enum out_policy policy = conn_limits(c)->out_policy;
+
+	count_drop(c, policy, 1);
+	if (policy == OUT_DISCONNECT)
 		conn_close(c, WS_CLOSE_TRY_LATER, "out of memory", CLOSE_NO_MEMORY);
-		return -ENOBUFS;
-	}
-	memcpy(p, header, header_len);
-	if (len)
-		memcpy(p + header_len, data, len);
+	return -ENOBUFS;
+}
+
+static void message_queued(struct conn *c)
+{
+	struct net *n = conn_net(c);
+
 	/* A session that only listens is not idle; it is still polled rather than received from, so
 	 * only where it matters. */
 	if (conn_limits(c)->idle_timeout_ms)
 		c->last_message_ms = n->w->now_ms;
 	c->messages_out++;
 	n->stats->messages_out++;
+}
+
+static size_t message_header(
+	uint8_t out[WS_SERVER_HEADER_MAX], enum conn_protocol protocol, bool text, size_t len)
+{
+	if (protocol == CONN_WEBSOCKET)
+		return ws_header_write(out, text ? WS_TEXT : WS_BINARY, true, len);
+	return raw_header_write(out, text ? TG_RAW_TEXT : TG_RAW_BINARY, (uint32_t)len);
+}
+
+int conn_send(struct conn *c, bool text, const void *data, size_t len)
+{
+	uint8_t header[WS_SERVER_HEADER_MAX];
+	size_t header_len;
+	uint8_t *p;
+
+	if (c->state != CONN_OPEN)
+		return -EPIPE;
+	header_len = message_header(header, c->protocol, text, len);
+	if (!within_cap(c, header_len + len) && !make_room(c, 0, header_len + len))
+		return -ENOBUFS;
+	p = out_room(c, header_len + len, 1);
+	if (!p)
+		return no_memory(c);
+	memcpy(p, header, header_len);
+	if (len)
+		memcpy(p + header_len, data, len);
+	message_queued(c);
+	return 0;
+}
+
+struct frame *conn_frame(struct net *n, enum conn_protocol protocol, bool text, uint64_t key,
+	const void *data, size_t len)
+{
+	uint8_t header[WS_SERVER_HEADER_MAX];
+	size_t header_len = message_header(header, protocol, text, len);
+	struct frame *f = header_len + len > UINT32_MAX
+				  ? NULL
+				  : frame_alloc(&n->bufs, key, (uint32_t)(header_len + len));
+
+	if (!f)
+		return NULL;
+	memcpy(f->data, header, header_len);
+	if (len)
+		memcpy(f->data + header_len, data, len);
+	return f;
+}
+
+int conn_send_frame(struct conn *c, struct frame *f)
+{
+	if (c->state != CONN_OPEN)
+		return -EPIPE;
+	if (!within_cap(c, f->len) && !make_room(c, f->key, f->len))
+		return -ENOBUFS;
+	if (c->out_bytes + (uint64_t)f->len > UINT32_MAX ||
+		!outq_add(&conn_net(c)->bufs, &c->out, f))
+		return no_memory(c);
+	grown(c, f->len);
+	message_queued(c);
 	return 0;
 }
 
@@ -159,24 +223,26 @@ static struct conn_gather *gather_get(struct net *n)
 static void prep_send(struct net *n, struct conn *c)
 {
 	struct ring *r = conn_ring(c);
-	struct buf *b = out_head(c);
+	struct outq_item *it = outq_head(c->out);
 	uint32_t slot = conn_slot(c);
 	struct io_uring_sqe *sqe;
 
-	if (b == c->out) {
+	if (it == c->out) {
 		sqe = ring_sqe(r);
-		io_uring_prep_send(sqe, (int)slot, b->data + b->off, b->len, RING_SEND_FLAGS);
-		c->out_inflight = b->len;
+		io_uring_prep_send(sqe, (int)slot, outq_bytes(it), it->len, RING_SEND_FLAGS);
+		c->out_inflight = it->len;
+		it->pinned = true;
 	} else {
 		struct conn_gather *g = gather_get(n);
 		unsigned i = 0;
 
 		c->out_inflight = 0;
 		do {
-			g->iov[i] = (struct iovec){b->data + b->off, b->len};
-			c->out_inflight += b->len;
-			b = b->next;
-		} while (++i < CONN_GATHER && b != out_head(c));
+			g->iov[i] = (struct iovec){(void *)outq_bytes(it), it->len};
+			c->out_inflight += it->len;
+			it->pinned = true;
+			it = it->next;
+		} while (++i < CONN_GATHER && it != outq_head(c->out));
 		g->msg = (struct msghdr){.msg_iov = g->iov, .msg_iovlen = i};
 		sqe = ring_sqe(r);
 		io_uring_prep_sendmsg(sqe, (int)slot, &g->msg, RING_SEND_FLAGS);
@@ -236,20 +302,43 @@ void conn_flush(struct worker *w)
 			flushed(n, c);
 	}
 	n->stats->heap_bytes = n->bufs.bytes;
+	shed_turn(n);
+}
+
+void conn_unblock(struct conn *c)
+{
+	struct conn_aux *x = c->aux;
+
+	if (!x || !x->out_since_ms)
+		return;
+	x->out_since_ms = 0;
+	*x->blocked_prev = x->blocked_next;
+	if (x->blocked_next)
+		x->blocked_next->blocked_prev = x->blocked_prev;
+	conn_net(c)->stats->blocked--;
 }
 
 static void blocked(struct conn *c, bool progress)
 {
 	struct net *n = conn_net(c);
 	struct io_uring_sqe *sqe;
-	bool again = c->aux && c->aux->out_since_ms;
 	struct conn_aux *x = conn_aux_get(c);
 
 	if (!x) {
 		conn_kill(c, CLOSE_NO_MEMORY);
 		return;
 	}
-	if (progress || !again)
+	if (!x->out_since_ms) {
+		x->conn = c;
+		x->blocked_next = n->blocked;
+		x->blocked_prev = &n->blocked;
+		if (n->blocked)
+			n->blocked->blocked_prev = &x->blocked_next;
+		n->blocked = x;
+		n->stats->blocked++;
+		progress = true;
+	}
+	if (progress)
 		x->out_since_ms = n->w->now_ms | 1;
 	n->stats->out_blocked++;
 	sqe = ring_sqe(conn_ring(c));
@@ -274,13 +363,14 @@ static void sent(struct net *n, struct conn *c, uint32_t was)
 		return;
 	}
 	n->stats->bytes_out += was;
-	out_consume(c, was);
+	c->out_bytes -= was;
+	outq_consume(&n->bufs, &c->out, was);
 	if (failed) {
 		blocked(c, was > 0);
 		return;
 	}
 	if (c->aux && c->aux->out_since_ms) {
-		c->aux->out_since_ms = 0;
+		conn_unblock(c);
 		conn_aux_trim(c);
 	}
 	if (c->out)

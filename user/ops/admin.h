@@ -4,10 +4,10 @@
  *
  * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz.
  * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
- * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=, GET /v1/links,
- * GET /v1/gate, POST /v1/gate/set?word=&rate=, GET /v1/allow, /v1/deny, POST /v1/allow/add?prefix=,
- * /v1/allow/del, /v1/deny/add, /v1/deny/del, POST /v1/kick?session=|route=&code=&reason=,
- * POST /v1/drain.
+ * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
+ * /v1/links, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET /v1/allow, /v1/deny, POST
+ * /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
+ * /v1/kick?session=|route=&code=&reason=, POST /v1/drain.
  */
 #ifndef TIDEGATE_OPS_ADMIN_H
 #define TIDEGATE_OPS_ADMIN_H
@@ -18,7 +18,7 @@
 #include <sys/types.h>
 
 #include "base/stats.h"
-#include "net/conn_info.h"
+#include "net/conn.h"
 #include "net/gate_info.h"
 #include "net/link_info.h"
 #include "net/prefix_list.h"
@@ -29,6 +29,7 @@ struct conns_query {
 	char route[256];   /* "": any; a route's path as configured */
 	char listener[64]; /* "": any */
 	char peer[64];     /* "": any; an address in text, without port */
+	bool slow;         /* those with a backlog, the greatest first */
 };
 
 struct kick_query {
@@ -37,12 +38,21 @@ struct kick_query {
 	char reason[124];
 };
 
+/* One route: its path, and what its sessions' out queues have dropped, over all workers. */
+struct admin_route {
+	const char *path; /* several routes may have the same */
+	enum out_policy policy;
+	struct conn_route_stats stats;
+};
+
 /* What the gateway provides. Called from admin threads; each may block for up to two seconds while
  * workers answer; -ETIMEDOUT names no worker: the caller says so. Arrays come from malloc. */
 struct admin_backend {
 	void *ctx;
 	unsigned n_workers;
 	const struct tg_worker_stats *(*stats)(void *ctx, unsigned worker);
+	unsigned n_routes;
+	void (*route)(void *ctx, unsigned route, struct admin_route *ret);
 	int (*conns)(void *ctx, const struct conns_query *q, struct conn_info **ret, size_t *ret_n,
 		size_t *ret_matched);
 	int (*links)(void *ctx, struct link_info **ret, size_t *ret_n);

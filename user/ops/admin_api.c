@@ -114,6 +114,10 @@ static unsigned answer_metrics(
 		.workers = workers,
 		.n_workers = b->n_workers,
 	};
+	struct admin_route *routes = calloc(b->n_routes + 1, sizeof(*routes));
+	for (unsigned i = 0; routes && i < b->n_routes; i++, in.n_routes++)
+		b->route(b->ctx, i, &routes[i]);
+	in.routes = routes;
 	/* A worker that hangs must not hide the counters that show it. */
 	in.links_unknown = b->links(b->ctx, &links, &in.n_links) < 0;
 	in.links = links;
@@ -124,6 +128,7 @@ static unsigned answer_metrics(
 	size_t len;
 	int r = metrics_render(&in, &text, &len);
 	free(workers);
+	free(routes);
 	free(links);
 	if (r < 0)
 		return admin_backend_error(r, ret);
@@ -278,7 +283,7 @@ static const struct admin_path paths[] = {
 		.path = "/v1/conns",
 		.local_only = true,
 		.keys = ADMIN_KEY_LIMIT | ADMIN_KEY_ROUTE | ADMIN_KEY_LISTENER | ADMIN_KEY_PEER |
-			ADMIN_KEY_SESSION,
+			ADMIN_KEY_SESSION | ADMIN_KEY_SLOW,
 		.answer = answer_conns,
 	},
 	{.path = "/v1/links", .local_only = true, .answer = answer_links},

@@ -226,6 +226,8 @@ json_t *admin_json_conn(const struct conn_info *c)
 	put_number(&o, "messages_in", c->messages_in);
 	put_number(&o, "messages_out", c->messages_out);
 	put_number(&o, "queued_bytes", c->queued_bytes);
+	put_number(&o, "queued_messages", c->queued_messages);
+	put_number(&o, "blocked_ms", c->blocked_ms);
 	put(&o, "reading_paused", json_boolean(c->reading_paused));
 	return o;
 }

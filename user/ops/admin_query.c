@@ -121,6 +121,14 @@ static const char *set_reason(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_slow(struct admin_query *q, const char *value)
+{
+	if (strcmp(value, "true") && strcmp(value, "false"))
+		return "must be true or false";
+	q->kick.which.slow = !strcmp(value, "true");
+	return NULL;
+}
+
 static const char *set_word(struct admin_query *q, const char *value)
 {
 	for (enum governor_word w = GATE_WORD_AUTO; w <= GATE_WORD_RATE; w++) {
@@ -166,6 +174,7 @@ static const struct {
 	{"session", ADMIN_KEY_SESSION, set_session},
 	{"code", ADMIN_KEY_CODE, set_code},
 	{"reason", ADMIN_KEY_REASON, set_reason},
+	{"slow", ADMIN_KEY_SLOW, set_slow},
 	{"word", ADMIN_KEY_WORD, set_word},
 	{"rate", ADMIN_KEY_RATE, set_rate},
 	{"prefix", ADMIN_KEY_PREFIX, set_prefix},

@@ -23,9 +23,10 @@ enum admin_key {
 	ADMIN_KEY_SESSION = 1 << 4,
 	ADMIN_KEY_CODE = 1 << 5,
 	ADMIN_KEY_REASON = 1 << 6,
-	ADMIN_KEY_WORD = 1 << 7,
-	ADMIN_KEY_RATE = 1 << 8,
-	ADMIN_KEY_PREFIX = 1 << 9,
+	ADMIN_KEY_SLOW = 1 << 7,
+	ADMIN_KEY_WORD = 1 << 8,
+	ADMIN_KEY_RATE = 1 << 9,
+	ADMIN_KEY_PREFIX = 1 << 10,
 };
 
 struct admin_query {
@@ -48,6 +49,7 @@ void admin_query_init(struct admin_query *q);
  *   peer      an IPv4 or IPv6 address; kept in its shortest form, IPv4-mapped as IPv4
  *   session   1..2^64-1
  *   code      a code that may be sent (RFC 6455 7.4.2): 1000-1003, 1007-1014, 3000-4999
+ *   slow      true, false
  *   reason    UTF-8, up to 123 bytes (a control frame holds 125)
  *   word      auto, open, shut, rate
  *   rate      0..1000000, connections per second

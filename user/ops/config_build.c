@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/conn.h"
 #include "ops/config_address.h"
 #include "ops/config_text.h"
 
@@ -309,6 +310,7 @@ static void build_route(struct config_build *b, unsigned i, const struct config_
 		raw->origins_count, config_text_origin, &r->origins);
 	build_strings(b, config_index_format(path, "%ssubprotocols", prefix), raw->subprotocols,
 		raw->subprotocols_count, config_text_token, &r->subprotocols);
+	r->out_policy = WITH_DEFAULT(raw->out_queue.policy, OUT_DISCONNECT);
 	if (!raw->out_queue.bytes && r->max_message_bytes + OUT_QUEUE_ROOM > OUT_QUEUE_DEFAULT)
 		r->out_queue_bytes = r->max_message_bytes + OUT_QUEUE_ROOM;
 }

@@ -48,7 +48,10 @@ enum config_rule_flags {
 	X(workers, turn, turn_us, US, 0, "200us", 10, 100000)                                      \
 	X(workers, turn_frames, turn_frames, NUMBER, 0, "64", 1, 65536)                            \
 	X(workers, slice, slice_us, US, 0, "2ms", 100, 1000000)                                    \
-	X(workers, buffer_cap, buffer_cap_bytes, BYTES, 0, "1GiB", CONFIG_MIB, 1024 * CONFIG_GIB)
+	X(workers, batch_wait, batch_wait_us, US, ZERO, "50us", 1, 10000)                          \
+	X(workers, buffer_cap, buffer_cap_bytes, BYTES, 0, "1GiB", CONFIG_MIB, 1024 * CONFIG_GIB)  \
+	X(workers, buffer_total, buffer_total_bytes, BYTES, ZERO, "0", CONFIG_MIB,                 \
+		1024 * CONFIG_GIB)
 
 #define CONFIG_KEYS_LOG(X)                                                                         \
 	X(log, interval, log_interval_ms, MS, 0, "10s", 100, CONFIG_HOUR)                          \
@@ -64,6 +67,8 @@ enum config_rule_flags {
 
 #define CONFIG_KEYS_SOCKETS(X)                                                                     \
 	X(sockets, send_buffer, send_buffer_bytes, BYTES, ZERO, "64KiB", 4 * CONFIG_KIB,           \
+		64 * CONFIG_MIB)                                                                   \
+	X(sockets, receive_buffer, receive_buffer_bytes, BYTES, ZERO, "0", 4 * CONFIG_KIB,         \
 		64 * CONFIG_MIB)                                                                   \
 	X(sockets, notsent_lowat, notsent_lowat_bytes, BYTES, ZERO, "16KiB", CONFIG_KIB,           \
 		64 * CONFIG_MIB)                                                                   \
@@ -109,7 +114,8 @@ enum config_rule_flags {
 	X(heartbeat, missed, heartbeat_missed, NUMBER, 0, "2", 1, 10)
 
 #define CONFIG_KEYS_OUT_QUEUE(X)                                                                   \
-	X(out_queue, bytes, out_queue_bytes, BYTES, 0, "17MiB", 1, 2 * CONFIG_GIB)
+	X(out_queue, bytes, out_queue_bytes, BYTES, 0, "17MiB", 1, 2 * CONFIG_GIB)                 \
+	X(out_queue, messages, out_queue_messages, NUMBER, 0, "65535", 1, 1000000)
 
 #define CONFIG_KEYS_UPSTREAM(X)                                                                    \
 	X(upstream, buffer, buffer_bytes, BYTES, 0, "4MiB", 0, 64 * CONFIG_GIB)                    \
@@ -186,6 +192,7 @@ struct config_raw_heartbeat {
 
 struct config_raw_out_queue {
 	CONFIG_KEYS_OUT_QUEUE(CONFIG_RAW_MEMBER_)
+	int *policy;
 };
 
 struct config_raw_route {

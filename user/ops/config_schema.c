@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "core/worker.h"
+#include "net/conn.h"
 #include "ops/config.h"
 #include "ops/config_raw.h"
 #include "proto/http_upgrade.h"
@@ -29,6 +30,9 @@ static const cyaml_strval_t levels[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG
 static const cyaml_strval_t formats[] = {{"human", 0}, {"json", 1}};
 static const cyaml_strval_t protocols[] = {{"websocket", CONFIG_WEBSOCKET}, {"raw", CONFIG_RAW}};
 static const cyaml_strval_t types[] = {{"link", 0}};
+static const cyaml_strval_t policies[] = {{"disconnect", OUT_DISCONNECT},
+	{"drop-oldest", OUT_DROP_OLDEST}, {"drop-newest", OUT_DROP_NEWEST},
+	{"conflate", OUT_CONFLATE}};
 static const cyaml_strval_t failovers[] = {
 	{"resume", CONFIG_FAILOVER_RESUME}, {"close", CONFIG_FAILOVER_CLOSE}};
 
@@ -93,7 +97,9 @@ static const cyaml_schema_field_t heartbeat_fields[] = {
 	CONFIG_KEYS_HEARTBEAT(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t out_queue_fields[] = {
-	CONFIG_KEYS_OUT_QUEUE(NUMBER_) CYAML_FIELD_END};
+	CONFIG_KEYS_OUT_QUEUE(NUMBER_)
+		CHOICE(policy, struct config_raw_out_queue, policies),
+	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t route_fields[] = {
 	TEXT(listener, OPTIONAL, struct config_raw_route),

@@ -63,6 +63,8 @@ static int translate(struct gateway *g)
 			.idle_timeout_ms = r->idle_timeout_ms,
 			.pings_per_minute = r->client_pings_per_minute,
 			.out_queue_bytes = r->out_queue_bytes,
+			.out_queue_messages = r->out_queue_messages,
+			.out_policy = (enum out_policy)r->out_policy,
 			.write_timeout_ms = r->write_timeout_ms,
 			.name = r->path,
 			.upstream = r->upstream,
@@ -88,6 +90,7 @@ static int translate(struct gateway *g)
 		.handshake_timeout_ms = cfg->handshake_timeout_ms,
 		.close_timeout_ms = cfg->close_timeout_ms,
 		.buffer_cap_bytes = cfg->buffer_cap_bytes,
+		.buffer_total_bytes = cfg->buffer_total_bytes,
 	};
 	return 0;
 }
@@ -181,6 +184,17 @@ static const struct tg_worker_stats *backend_stats(void *ctx, unsigned worker)
 	struct gateway *g = ctx;
 
 	return &g->stats[worker];
+}
+
+static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
+{
+	struct gateway *g = ctx;
+
+	*ret = (struct admin_route){
+		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
+	for (unsigned i = 0; i < g->n_workers; i++)
+		for (unsigned p = 0; p < OUT_POLICIES; p++)
+			ret->stats.dropped[p] += g->workers[i].net.route_stats[route].dropped[p];
 }
 
 /* The keeper orders the drain: it has listeners of its own to close, and must not start another
@@ -373,6 +387,8 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.ctx = g,
 				.n_workers = g->n_workers,
 				.stats = backend_stats,
+				.n_routes = g->cfg->n_routes,
+				.route = backend_route,
 				.conns = gateway_conns,
 				.links = gateway_links,
 				.kick = gateway_kick,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "net/link.h"
+#include "ops/admin_query.h"
 
 enum {
 	STEP_SLOTS = 2048,
@@ -96,6 +97,8 @@ static bool matches(const struct query *q, const struct conn_info *i)
 		return false;
 	if (q->which.listener[0] && strcmp(q->which.listener, i->listener))
 		return false;
+	if (q->which.slow && !i->blocked_ms && i->queued_bytes <= CONN_OUT_LOW_BYTES)
+		return false;
 	return !q->which.peer[0] || !memcmp(&q->peer, &i->peer.sin6_addr, sizeof q->peer);
 }
 
@@ -115,7 +118,9 @@ static void visit(struct conn *c, void *ctx)
 		return;
 	}
 	t->matched++;
-	if (t->n < t->q->which.limit && (item = task_item(t, sizeof info)))
+	/* Which are the greatest is known when all have been seen. */
+	if (t->n < (t->q->which.slow ? ADMIN_CONNS_LIMIT_MAX : t->q->which.limit) &&
+		(item = task_item(t, sizeof info)))
 		*item = info;
 }
 
@@ -248,6 +253,13 @@ static int ask(struct gateway *g, struct query *q)
 	return err;
 }
 
+static int by_backlog(const void *a, const void *b)
+{
+	const struct conn_info *x = a, *y = b;
+
+	return (x->queued_bytes < y->queued_bytes) - (x->queued_bytes > y->queued_bytes);
+}
+
 /* Puts the workers' items into one array. */
 static int collect(struct query *q, size_t bytes, size_t limit, void **ret, size_t *ret_n)
 {
@@ -268,6 +280,10 @@ static int collect(struct query *q, size_t bytes, size_t limit, void **ret, size
 		if (take)
 			memcpy(all + n * bytes, q->task[i].items, take * bytes);
 		n += take;
+	}
+	if (q->kind == QUERY_CONNS && q->which.slow) {
+		qsort(all, n, bytes, by_backlog);
+		n = n < q->which.limit ? n : q->which.limit;
 	}
 	*ret = all;
 	*ret_n = n;
@@ -301,7 +317,8 @@ int gateway_conns(void *ctx, const struct conns_query *which, struct conn_info *
 	}
 	err = ask(g, q);
 	if (!err)
-		err = collect(q, sizeof **ret, which->limit, &items, ret_n);
+		err = collect(
+			q, sizeof **ret, which->slow ? SIZE_MAX : which->limit, &items, ret_n);
 	if (!err) {
 		*ret = items;
 		*ret_matched = matched(q);

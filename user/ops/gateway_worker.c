@@ -227,6 +227,8 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 	g->stats = aligned_alloc(64, g->n_workers * sizeof *g->stats);
 	if (!g->workers || !g->stats)
 		return -ENOMEM;
+	g->conn.workers = g->stats;
+	g->conn.n_workers = n_workers;
 	for (unsigned i = 0; i < g->n_workers; i++) {
 		struct gateway_worker *gw = &g->workers[i];
 		struct worker_opts opts = {
@@ -243,6 +245,7 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 			.slice_us = cfg->slice_us,
 			.turn_us = cfg->turn_us,
 			.turn_frames = cfg->turn_frames,
+			.batch_wait_us = cfg->batch_wait_us,
 			.net = &gw->net,
 		};
 		int err;

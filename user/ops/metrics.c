@@ -114,6 +114,35 @@ static void put_by_reason(FILE *f, const struct metrics_input *in)
 	}
 }
 
+/* The path and policy were seen at an earlier route already. */
+static bool series_seen(const struct metrics_input *in, size_t i, enum out_policy p)
+{
+	for (size_t k = 0; k < i; k++)
+		if (in->routes[k].policy == p && !strcmp(in->routes[k].path, in->routes[i].path))
+			return true;
+	return false;
+}
+
+static void put_routes(FILE *f, const struct metrics_input *in)
+{
+	put_head(f, "tidegate_out_dropped_total", "counter",
+		"Messages that a session's out queue had no room for, by the route's policy");
+	for (size_t i = 0; i < in->n_routes; i++) {
+		enum out_policy p = in->routes[i].policy;
+		uint64_t sum = 0;
+
+		if (series_seen(in, i, p))
+			continue;
+		for (size_t k = i; k < in->n_routes; k++)
+			if (in->routes[k].policy == p &&
+				!strcmp(in->routes[k].path, in->routes[i].path))
+				sum += in->routes[k].stats.dropped[p];
+		fprintf(f, "tidegate_out_dropped_total{policy=\"%s\",route=\"", out_policy_name(p));
+		put_escaped(f, in->routes[i].path, true);
+		fprintf(f, "\"} %" PRIu64 "\n", sum);
+	}
+}
+
 /* The count is that of the copied buckets: the one beside them may be an observation ahead, and a
  * histogram whose +Inf differs from its count is malformed. */
 static void put_histogram(FILE *f, const char *name, unsigned worker, const struct hist *h)
@@ -335,6 +364,7 @@ int metrics_render(const struct metrics_input *in, char **ret_text, size_t *ret_
 	put_listed(f, in);
 	put_connections(f, in);
 	put_by_reason(f, in);
+	put_routes(f, in);
 	put_delays(f, in);
 	put_gate(f, in);
 	int r = put_links(f, in);

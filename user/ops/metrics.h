@@ -18,6 +18,8 @@ struct metrics_input {
 	const struct tg_worker_stats
 		*workers; /* a copy of each; its place is the label worker="N" */
 	unsigned n_workers;
+	const struct admin_route *routes; /* two of one path are added up */
+	size_t n_routes;
 	const struct link_info *links; /* two of one upstream, endpoint and worker are added up */
 	size_t n_links;
 	bool links_unknown; /* a worker did not answer: no series of links, and

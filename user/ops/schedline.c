@@ -71,7 +71,7 @@ static uint64_t refused(const struct tg_worker_stats *s)
 
 static uint64_t dropped(const struct tg_worker_stats *s)
 {
-	return s->link_messages_lost + s->link_buffer_refused;
+	return s->link_messages_lost + s->link_buffer_refused + s->out_dropped;
 }
 
 struct interval {

@@ -160,7 +160,8 @@ static enum fault length_fault(const struct ws_parser *p, const struct ws_limits
 	if (p->header[0] & BIT_CONTROL)
 		return FAULT_NONE;
 	/* The limit may have been lowered since the message began, hence two comparisons. */
-	if (before > limits->message_max || len > limits->message_max - before)
+	if (before > limits->message_max || len > limits->message_max - before ||
+		len > UINT32_MAX - before)
 		return FAULT_TOO_BIG;
 	return FAULT_NONE;
 }
@@ -206,7 +207,7 @@ static void frame_begin(struct ws_parser *p, const struct ws_limits *limits)
 			p->message_opcode = opcode;
 			p->message_len = 0;
 		}
-		p->message_len += len;
+		p->message_len += (uint32_t)len;
 	}
 	p->frame_left = len;
 	p->frame_opcode = opcode;

@@ -64,7 +64,7 @@ struct ws_event {
 
 struct ws_parser {
 	uint64_t frame_left;  /* payload bytes of the current frame still to come */
-	uint64_t message_len; /* payload bytes of the current message announced by its frame headers
+	uint32_t message_len; /* payload bytes of the current message announced by its frame headers
 				 so far */
 	uint8_t header[WS_HEADER_MAX]; /* a frame header cut off by the end of the input; mask of
 					  the current frame */
@@ -77,8 +77,8 @@ struct ws_parser {
 };
 
 struct ws_limits {
-	uint64_t message_max; /* bytes of one message, all fragments together; more is 1009 as soon
-				 as a header says so */
+	uint64_t message_max; /* bytes of one message, all fragments together; more, and from 4 GiB
+				 on in any case, is 1009 as soon as a header says so */
 	bool client; /* parse what a server sends (frames must not be masked), for tools and tests
 		      */
 };

@@ -53,11 +53,16 @@ static void test_the_worst_worker_counts(void **state)
 	stats[0].class_ns[RUNQ_HANDSHAKE] = 1;
 	stats[1].class_ns[RUNQ_HANDSHAKE] = 5000;
 	stats[1].class_ns[RUNQ_FANOUT] = 999;
+	stats[0].handshakes = 2;
+	stats[1].handshakes = 7;
 	gateway_sample(&sampler, stats, now_ns, &s);
 	assert_true(s.has_delay);
 	assert_int_equal(s.delay_ns, 7000 * US);
 	assert_int_equal(s.busy_ns, 10000 * US);
 	assert_int_equal(s.handshake_ns, 5000);
+	assert_int_equal(s.served_here, 7);
+	assert_int_equal(s.served, 9);
+	assert_int_equal(s.workers, 2);
 }
 
 static void test_counters_are_differences(void **state)

@@ -127,6 +127,8 @@ static struct governor_sample sample(uint64_t delay_ns)
 		.handshake_ns = GOVERNOR_STEP_NS / 2,
 		.admitted = 20,
 		.served = 20,
+		.served_here = 20,
+		.workers = 1,
 		.memory_percent = GOVERNOR_MEMORY_UNKNOWN,
 	};
 }
@@ -166,6 +168,27 @@ static void test_cut_follows_the_formula(void **state)
 	governor_init(&g, &o);
 	steps(&g, &now, 56, &late, &gate);
 	assert_int_equal(gate.state, TG_GATE_SHUT);
+}
+
+/* A worker that stands still for a moment while hardly anybody comes: the gate must not take their
+ * number for what it manages, or it would keep the next ones out for long. */
+static void test_a_stall_of_few_newcomers_is_soon_forgotten(void **state)
+{
+	struct governor_opts o = defaults();
+	struct plant p;
+
+	plant_init(&p, &o);
+	p.offered = 30;
+	plant_run(&p, 5);
+	p.lock_delay_ns = 100e6;
+	plant_run(&p, 0.2);
+	p.lock_delay_ns = 0;
+	assert_int_not_equal(p.gate.state, TG_GATE_OPEN);
+	plant_run(&p, 0.2);
+	plant_count_anew(&p);
+	p.offered = 700;
+	plant_run(&p, 5);
+	assert_int_equal(p.refused_total, 0);
 }
 
 /* One event that waited for nothing shows that there is no standing queue. */
@@ -432,7 +455,7 @@ static void test_clock_jumps(void **state)
 	struct governor_sample late = sample(8 * PLANT_MS);
 	uint64_t now = UINT64_C(1) << 40, paced;
 
-	late.served = 1; /* or half the goodput would bound the cuts */
+	late.served = late.served_here = 1; /* or half the goodput would bound the cuts */
 	governor_init(&g, &o);
 	steps(&g, &now, 30, &late, &gate);
 	assert_int_equal(gate.state, TG_GATE_PACED);
@@ -481,7 +504,7 @@ static void test_extreme_values(void **state)
 	for (unsigned i = 0; i < 100000; i++) {
 		struct governor_sample s;
 		uint64_t *field[] = {&s.delay_ns, &s.busy_ns, &s.handshake_ns, &s.admitted,
-			&s.refused, &s.served, &s.unserved};
+			&s.refused, &s.served, &s.unserved, &s.served_here};
 
 		memset(&s, 0, sizeof s);
 		for (unsigned k = 0; k < sizeof field / sizeof *field; k++) {
@@ -489,6 +512,7 @@ static void test_extreme_values(void **state)
 			*field[k] = edge[(rand >> 33) % (sizeof edge / sizeof *edge)];
 		}
 		s.has_delay = rand >> 40 & 1;
+		s.workers = (unsigned)(rand >> 42 & 63);
 		s.memory_percent = (int)(rand >> 41 & 0xff) - 100;
 		now += edge[(rand >> 50) % 4];
 		governor_step(&g, now, &s, &gate);
@@ -518,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_steps_are_bounded),
 		cmocka_unit_test(test_cut_follows_the_formula),
 		cmocka_unit_test(test_burst_is_no_queue),
+		cmocka_unit_test(test_a_stall_of_few_newcomers_is_soon_forgotten),
 		cmocka_unit_test(test_fanout_delay_does_not_cut),
 		cmocka_unit_test(test_contention_stops_the_cutting),
 		cmocka_unit_test(test_hold_breaks_on_a_new_queue),

@@ -1,6 +1,9 @@
 """Admission in user space: lists, limits of sources, penalties, the gate, and the operator's word. Clients come from many
 addresses of 127.0.0.0/8, which are limited like any other with admission.limit_loopback."""
 
+import contextlib
+import select
+import socket
 import subprocess
 import time
 
@@ -132,6 +135,37 @@ class Admission(support.Case):
         g.ctl("gate", "auto")
         wait_for(lambda: not is_refused(self.port, "127.0.14.2"))
         self.assertEqual(g.ctl("gate")["word"], "auto")
+
+    def test_storm_shuts_the_gate_and_it_opens_again(self):
+        """More handshakes than the worker can do, each of which keeps it busy for 5 ms."""
+        self.port = free_port()
+        g = self.g = self.gateway(echo_body(self.port), admission="mode: user, rate_floor: 1",
+                                  extra="debug: {handshake_cost: 5ms}")
+        session, = self.hold(1, "127.0.21.1")
+        crowd = []
+
+        def storm():
+            "the gate to refuse somebody"
+            for i in range(50):
+                s = socket.socket()
+                s.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    s.connect(("127.0.0.1", self.port))
+                crowd.append(s)
+            for s in crowd[-50:]:
+                with contextlib.suppress(OSError):  # refused already
+                    select.select([], [s], [], 5)
+                    s.send(upgrade_request())
+            return self.verdicts("shut") + self.verdicts("rate")
+        wait_for(storm, timeout=20)
+        self.assertTrue(echoes(session))
+        self.assertIn(g.ctl("gate")["reason"], ("delay", "none"))
+        self.assertIn("by delay at", g.log())
+        for s in crowd:
+            s.close()
+        wait_for(lambda: g.ctl("gate")["state"] == "open", timeout=30)
+        wait_for(lambda: not is_refused(self.port, "127.0.21.2"))
+        self.assertTrue(echoes(session))
 
     def test_rate(self):
         g = self.start_gateway("mode: user")

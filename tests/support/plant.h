@@ -63,7 +63,7 @@ static inline void plant_admit(struct plant *p, struct governor_sample *s)
 /* One step of the governor: 20 ms of the model. */
 static inline void plant_step(struct plant *p)
 {
-	struct governor_sample s = {.memory_percent = p->memory_percent};
+	struct governor_sample s = {.memory_percent = p->memory_percent, .workers = 1};
 	enum tg_gate_state before = p->gate.state;
 	double least = INFINITY;
 
@@ -81,6 +81,7 @@ static inline void plant_step(struct plant *p)
 	}
 	s.served = (uint64_t)p->done_part;
 	p->done_part -= (double)s.served;
+	s.served_here = s.served;
 	s.has_delay = !p->idle;
 	s.delay_ns = (uint64_t)least;
 	s.unserved = (uint64_t)p->queue;

@@ -121,6 +121,15 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	conn_heartbeat_start(c);
 }
 
+/* So that a small machine can be stormed beyond its capacity. */
+static void spend(const struct net *n)
+{
+	uint64_t until = worker_clock_ns() + (uint64_t)n->opts->handshake_cost_us * 1000;
+
+	while (n->opts->handshake_cost_us && worker_clock_ns() < until)
+		;
+}
+
 /* Routes the request and opens the session, or refuses. */
 static void open_session(struct conn *c, const struct conn_hello *hello, const char *accept)
 {
@@ -130,6 +139,7 @@ static void open_session(struct conn *c, const struct conn_hello *hello, const c
 	const char *why = "no upstream";
 	int err = n->ops->hello(c, hello, &a);
 
+	spend(n);
 	if (err) {
 		if (a.error != PROTO_ERRS)
 			conn_protocol_error(c, a.error);

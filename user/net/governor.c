@@ -57,12 +57,18 @@ static double bounded(const struct governor *g, double rate)
 	return rate < most_rate(g) ? rate : most_rate(g);
 }
 
-/* Paced, at what the gateway was seen to manage; open when that is not known. */
+/* What the gateway manages. Without a queue it is not completed, only estimated. */
+static double manages(const struct governor *g)
+{
+	return g->capacity > g->estimate ? g->capacity : g->estimate;
+}
+
+/* Paced, at what the gateway manages; open when that is not known. */
 static void resume(struct governor *g)
 {
-	double rate = g->capacity * RESUME_PERCENT / 100;
+	double rate = manages(g) * RESUME_PERCENT / 100;
 
-	g->state = g->capacity > 0 ? TG_GATE_PACED : TG_GATE_OPEN;
+	g->state = rate > 0 ? TG_GATE_PACED : TG_GATE_OPEN;
 	g->rate = bounded(g, rate);
 }
 
@@ -72,7 +78,7 @@ static void begin_interval(struct governor *g, uint64_t now_ns)
 	g->has_delay = false;
 	g->delay_ns = 0;
 	g->busy_ns = g->handshake_ns = 0;
-	g->admitted = g->refused = g->served = 0;
+	g->admitted = g->refused = g->served = g->served_here = 0;
 }
 
 void governor_say(struct governor *g, enum governor_word word, uint32_t rate)
@@ -110,6 +116,23 @@ static void gather(struct governor *g, uint64_t now_ns, const struct governor_sa
 	add(&g->admitted, s->admitted);
 	add(&g->refused, s->refused);
 	add(&g->served, s->served);
+	add(&g->served_here, s->served_here);
+	g->workers = s->workers;
+}
+
+/* Handshakes of the worst worker per second of the time it spent on them, for as much of the time
+ * as its other work leaves. */
+static void estimate(struct governor *g, double seconds)
+{
+	double other = ((double)g->busy_ns - (double)g->handshake_ns) / 1e9 / seconds, e;
+
+	if (!g->served_here || !g->handshake_ns)
+		return;
+	other = other > 0 ? (other < 1 ? other : 1) : 0;
+	e = (double)g->served_here * 1e9 / (double)g->handshake_ns * (1 - other) * g->workers;
+	if (e > GOVERNOR_RATE_MAX)
+		e = GOVERNOR_RATE_MAX;
+	g->estimate += g->estimate > 0 ? (e - g->estimate) / GOODPUT_WEIGHT : e;
 }
 
 /* Memory and permits are levels: they are looked at every step and need no history but the
@@ -172,8 +195,12 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 	double base = g->state == TG_GATE_OPEN ? admitted : g->rate;
 	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t;
 
+	/* A queue may be of those who were admitted earlier, and a moment of few newcomers says
+	 * nothing about how many are too many. */
 	if (g->state == TG_GATE_OPEN && base < g->goodput)
-		base = g->goodput; /* they were admitted earlier, and are what the delay is about */
+		base = g->goodput;
+	if (g->state == TG_GATE_OPEN && base < g->estimate)
+		base = g->estimate;
 	begin_episode(g, now_ns, base);
 	/* With a queue, what is completed is what can be; the last interval of a drain is not full.
 	 */
@@ -211,7 +238,7 @@ static void leave_shut(struct governor *g)
 static void recover(struct governor *g, uint64_t now_ns, double admitted, bool late)
 {
 	bool limiting = g->refused || admitted >= 0.9 * g->rate;
-	double of = g->rate > g->capacity ? g->rate : g->capacity;
+	double cap = manages(g), of = g->rate > cap ? g->rate : cap;
 
 	if (late && g->episode && now_ns - g->episode_ns < GUARD_AFTER_MS * MSEC)
 		return; /* the guard has not judged the cuts yet */
@@ -226,7 +253,7 @@ static void recover(struct governor *g, uint64_t now_ns, double admitted, bool l
 		return;
 	if (limiting) {
 		bool near = g->delay_ns > g->opts.target_ns / 2 ||
-			    (g->rate > 0.95 * g->capacity && g->rate < 1.1 * g->capacity);
+			    (g->rate > 0.95 * cap && g->rate < 1.1 * cap);
 
 		g->rate += of * (near ? GROW_SLOW_PERMILLE : GROW_FAST_PERMILLE) / 1000;
 		if (g->rate < g->opts.rate_floor + 1)
@@ -243,6 +270,7 @@ static void decide(struct governor *g, uint64_t now_ns)
 	double admitted = (double)g->admitted / seconds;
 	bool held = now_ns < g->hold_until_ns, late;
 
+	estimate(g, seconds);
 	g->goodput += ((double)g->served / seconds - g->goodput) / GOODPUT_WEIGHT;
 	if (g->refused)
 		g->limited_ns = now_ns;

@@ -11,7 +11,7 @@
  *   target < d <= 2x      cut the rate by max(1 - k (d - t) / t, 0.5), but never below half of
  *                         what is being completed
  *   d > 2x                shut: only the floor rate goes in, as probes; at d <= target the gate is
- *                         paced again at 85 % of the capacity that was seen
+ *                         paced again at 85 % of what the workers manage
  *
  * The minimum is what tells a standing queue from a burst (CoDel, RFC 8289): a burst has a last
  * event that waited for nothing. A delay counts against newcomers only while accepting and
@@ -66,7 +66,9 @@ struct governor_sample {
 	bool has_delay;    /* false: no event waited for anything, or nothing happened */
 	uint64_t delay_ns; /* the smallest delay of an event of the worst class: run delay or loop
 			      lag, the larger, until the kernel measures the wake delay too */
-	uint64_t busy_ns, handshake_ns; /* time at work; of it, accepting and shaking hands */
+	uint64_t busy_ns, handshake_ns; /* time at work; of it, accepting and shaking hands … */
+	uint64_t served_here;           /* … and the handshakes completed by it */
+	unsigned workers;               /* how many there are like it */
 	uint64_t admitted, refused;     /* connections let in; those the gate turned away */
 	uint64_t served;                /* handshakes completed: the goodput */
 	uint64_t unserved;              /* level: accepted and not yet served */
@@ -95,13 +97,16 @@ struct governor {
 	double rate;
 	double capacity; /* completed per second while there was a queue; 0: not seen yet */
 	double goodput;  /* smoothed */
+	double estimate; /* what the workers could complete, by what handshakes cost and how much
+			    time other work leaves; 0: not known yet */
 	bool memory_shut, permits_short;
 	int memory_percent;
 
 	/* The interval being gathered. */
 	uint64_t last_ns, begin_ns;
 	bool started, has_delay;
-	uint64_t delay_ns, busy_ns, handshake_ns, admitted, refused, served;
+	uint64_t delay_ns, busy_ns, handshake_ns, admitted, refused, served, served_here;
+	unsigned workers;
 	uint64_t delay_seen_ns; /* when there was a delay at all */
 	uint64_t limited_ns;    /* when somebody was last refused, or the delay was too long */
 

@@ -70,8 +70,8 @@ struct config_route {
 				     cap of one session's out queue */
 	unsigned out_queue_messages; /* .out_queue.messages, 65535: likewise */
 	int out_policy;              /* .out_queue.policy: enum out_policy */
-	uint32_t write_timeout_ms; /* .write_timeout, 30s: no progress for so long ends the
-				      connection */
+	uint32_t write_timeout_ms;   /* .write_timeout, 30s: no progress for so long ends the
+					connection */
 	unsigned line;
 };
 
@@ -164,9 +164,9 @@ struct config {
 	uint32_t turn_us;           /* workers.turn, 200us */
 	unsigned turn_frames;       /* workers.turn_frames, 64 */
 	uint32_t slice_us; /* workers.slice, 2ms: run-queue time between two looks at the rings */
-	uint32_t batch_wait_us; /* workers.batch_wait, 50us; 0: off */
-	uint64_t buffer_cap_bytes; /* workers.buffer_cap, 1GiB per worker: out queues and partial
-				      messages */
+	uint32_t batch_wait_us;      /* workers.batch_wait, 50us; 0: off */
+	uint64_t buffer_cap_bytes;   /* workers.buffer_cap, 1GiB per worker: out queues and partial
+					messages */
 	uint64_t buffer_total_bytes; /* workers.buffer_total, 0 (none): of all workers together */
 
 	int log_level;            /* log.level: error | warn | info | debug */
@@ -186,12 +186,13 @@ struct config {
 				      its answer */
 	uint32_t drain_period_ms;  /* drain.period, 10s */
 
-	uint32_t send_buffer_bytes;   /* sockets.send_buffer, 64KiB; 0: the kernel's own sizing */
+	uint32_t send_buffer_bytes;    /* sockets.send_buffer, 64KiB; 0: the kernel's own sizing */
 	uint32_t receive_buffer_bytes; /* sockets.receive_buffer, 0: the kernel's own sizing */
-	uint32_t notsent_lowat_bytes; /* sockets.notsent_lowat, 16KiB; 0: off */
-	uint32_t user_timeout_ms;     /* sockets.user_timeout, 60s; 0: off */
+	uint32_t notsent_lowat_bytes;  /* sockets.notsent_lowat, 16KiB; 0: off */
+	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
 
 	struct config_admission admission;
+	uint32_t debug_handshake_us; /* debug.handshake_cost, 0 */
 
 	struct config_listener *listeners;
 	unsigned n_listeners;

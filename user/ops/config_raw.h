@@ -98,6 +98,8 @@ enum config_rule_flags {
 	X(admission, v6_48_open, admission.tier[1][2].open, NUMBER, 0, "20000", 0, 10000000)       \
 	X(admission, v6_48_churn, admission.tier[1][2].churn, NUMBER, 0, "1000", 0, 1000000)
 
+#define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
+
 #define CONFIG_KEYS_WEIGHT(X) X(weight, weight, weight, NUMBER, 0, "10", 0, 1000000)
 
 #define CONFIG_KEYS_LISTENER(X) X(listener, backlog, backlog, NUMBER, 0, "4096", 1, 65535)
@@ -159,6 +161,10 @@ struct config_raw_drain {
 
 struct config_raw_sockets {
 	CONFIG_KEYS_SOCKETS(CONFIG_RAW_MEMBER_)
+};
+
+struct config_raw_debug {
+	CONFIG_KEYS_DEBUG(CONFIG_RAW_MEMBER_)
 };
 
 struct config_raw_weight {
@@ -226,6 +232,7 @@ struct config_raw {
 	struct config_raw_drain drain;
 	struct config_raw_sockets sockets;
 	struct config_raw_admission admission;
+	struct config_raw_debug debug;
 	struct config_raw_listener *listeners;
 	struct config_raw_route *routes;
 	struct config_raw_upstream *upstreams;

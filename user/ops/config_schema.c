@@ -61,6 +61,8 @@ static const cyaml_schema_field_t drain_fields[] = {CONFIG_KEYS_DRAIN(NUMBER_) C
 
 static const cyaml_schema_field_t sockets_fields[] = {CONFIG_KEYS_SOCKETS(NUMBER_) CYAML_FIELD_END};
 
+static const cyaml_schema_field_t debug_fields[] = {CONFIG_KEYS_DEBUG(NUMBER_) CYAML_FIELD_END};
+
 static const cyaml_schema_field_t weight_fields[] = {
 	TEXT(prefix, REQUIRED, struct config_raw_weight),
 	CONFIG_KEYS_WEIGHT(NUMBER_) CYAML_FIELD_END};
@@ -97,8 +99,7 @@ static const cyaml_schema_field_t heartbeat_fields[] = {
 	CONFIG_KEYS_HEARTBEAT(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t out_queue_fields[] = {
-	CONFIG_KEYS_OUT_QUEUE(NUMBER_)
-		CHOICE(policy, struct config_raw_out_queue, policies),
+	CONFIG_KEYS_OUT_QUEUE(NUMBER_) CHOICE(policy, struct config_raw_out_queue, policies),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t route_fields[] = {
@@ -138,7 +139,7 @@ static const cyaml_schema_value_t upstream_entry = {
 
 static const cyaml_schema_field_t top_fields[] = {TEXT(instance, OPTIONAL, struct config_raw),
 	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log), SECTION(admin),
-	SECTION(handshake), SECTION(drain), SECTION(sockets), SECTION(admission),
+	SECTION(handshake), SECTION(drain), SECTION(sockets), SECTION(admission), SECTION(debug),
 	LIST(listeners, REQUIRED_LIST, struct config_raw, &listener_entry, CONFIG_LISTENERS_MAX),
 	LIST(routes, REQUIRED_LIST, struct config_raw, &route_entry, CONFIG_ROUTES_MAX),
 	LIST(upstreams, OPTIONAL_LIST, struct config_raw, &upstream_entry, CONFIG_UPSTREAMS_MAX),
@@ -176,9 +177,10 @@ const cyaml_schema_value_t config_schema = {
 #define UPSTREAM_BELOW(s, k, m, ...)                                                               \
 	RULE(#s "." #k, config_raw_upstream, s.k, config_upstream, m, __VA_ARGS__)
 
-static const struct config_rule top_rules[] = {CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(
-	TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW) CONFIG_KEYS_DRAIN(TOP_BELOW)
-		CONFIG_KEYS_SOCKETS(TOP_BELOW) CONFIG_KEYS_ADMISSION(TOP_BELOW)};
+static const struct config_rule top_rules[] = {
+	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
+		CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)
+			CONFIG_KEYS_ADMISSION(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 

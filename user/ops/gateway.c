@@ -88,6 +88,7 @@ static int translate(struct gateway *g)
 		.http = {cfg->handshake_head_bytes, cfg->handshake_head_bytes / 2,
 			cfg->handshake_headers},
 		.handshake_timeout_ms = cfg->handshake_timeout_ms,
+		.handshake_cost_us = cfg->debug_handshake_us,
 		.close_timeout_ms = cfg->close_timeout_ms,
 		.buffer_cap_bytes = cfg->buffer_cap_bytes,
 		.buffer_total_bytes = cfg->buffer_total_bytes,

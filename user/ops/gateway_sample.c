@@ -87,15 +87,18 @@ void gateway_sample(struct gateway_sampler *s, const struct tg_worker_stats *sta
 		struct worker_seen *seen = &s->seen[i];
 		uint64_t busy_ns = grown(&seen->busy_us, w->loop_us.sum) * 1000, delay_ns;
 		uint64_t handshake_ns = grown(&seen->handshake_ns, w->class_ns[RUNQ_HANDSHAKE]);
+		uint64_t handshakes = grown(&seen->handshakes, w->handshakes);
 
 		ret->admitted += grown(&seen->admitted, admitted(w));
 		ret->refused += grown(&seen->refused, refused(w));
-		ret->served += grown(&seen->handshakes, w->handshakes);
+		ret->served += handshakes;
 		if (!delay_of(w, now_ns, &delay_ns) || (ret->has_delay && delay_ns < ret->delay_ns))
 			continue;
 		ret->has_delay = true;
 		ret->delay_ns = delay_ns;
 		ret->busy_ns = busy_ns;
 		ret->handshake_ns = handshake_ns;
+		ret->served_here = handshakes;
 	}
+	ret->workers = s->n_workers;
 }

@@ -63,7 +63,8 @@ static inline void list_add(struct prefix_list *l, const char *text, unsigned le
 	struct prefix_entry e[16];
 	size_t n = l->n;
 
-	memcpy(e, l->entry, n * sizeof *e);
+	if (n)
+		memcpy(e, l->entry, n * sizeof *e);
 	e[n] = (struct prefix_entry){addr(text), (uint8_t)len, value};
 	prefix_list_fini(l);
 	assert_int_equal(prefix_list_init(l, e, n + 1), 0);

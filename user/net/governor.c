@@ -264,6 +264,12 @@ static void recover(struct governor *g, uint64_t now_ns, double admitted, bool l
 		g->state = TG_GATE_OPEN;
 }
 
+static double bounded_goodput(double per_s)
+{
+	return per_s < 1e9 ? per_s
+			   : 1e9; /* more than a counter that was read in pieces may claim */
+}
+
 static void decide(struct governor *g, uint64_t now_ns)
 {
 	double seconds = (double)(now_ns - g->begin_ns) / 1e9;
@@ -271,7 +277,7 @@ static void decide(struct governor *g, uint64_t now_ns)
 	bool held = now_ns < g->hold_until_ns, late;
 
 	estimate(g, seconds);
-	g->goodput += ((double)g->served / seconds - g->goodput) / GOODPUT_WEIGHT;
+	g->goodput += (bounded_goodput((double)g->served / seconds) - g->goodput) / GOODPUT_WEIGHT;
 	if (g->refused)
 		g->limited_ns = now_ns;
 	if (!g->has_delay) {

@@ -167,8 +167,14 @@ int gateway_list_change(void *ctx, enum gate_list which, bool add, const struct 
 	e.value = TG_ORIGIN_OPERATOR;
 	pthread_mutex_lock(&t->lock);
 	err = add ? add_entry(&t->entries[which], &e) : remove_entry(&t->entries[which], &e);
-	if (!err)
+	if (!err) {
 		err = build_lists(t, &l);
+		/* Without memory for it nothing has changed; what was taken out fits in again. */
+		if (err && add)
+			remove_entry(&t->entries[which], &e);
+		else if (err)
+			add_entry(&t->entries[which], &e);
+	}
 	if (!err) {
 		put_lists(t->lists);
 		t->lists = l;

@@ -197,6 +197,12 @@ static void set_peer(struct conn *c, const struct sockaddr_in6 *sa)
 	}
 }
 
+void conn_served(struct conn *c)
+{
+	if (c->run.flags)
+		c->run.flags = admission_served(net_self->admission, &c->peer, c->run.flags);
+}
+
 /* The kernel then forgets the connection at once: RST, no TIME-WAIT, nothing to wait for. */
 static void reset_at_close(struct conn *c)
 {
@@ -247,10 +253,12 @@ static void on_peer(struct worker *w, struct ring *r, uint64_t ud, int res, uint
 		conn_kill(c, CLOSE_RESET); /* gone before it was looked at */
 		return;
 	}
-	if (c->state == CONN_HANDSHAKE)
-		conn_admit(c, 0);
-	if (c->state != CONN_PROXY)
+	if (c->state != CONN_PROXY) {
+		/* The answer may be later than the handshake, should the kernel have put it off. */
+		if (c->state < CONN_CLOSING && conn_admit(c, 0) && c->state == CONN_OPEN)
+			conn_served(c);
 		return;
+	}
 	if (conn_proxy_allowed(c)) {
 		conn_arm(c);
 	} else {

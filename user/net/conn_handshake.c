@@ -116,8 +116,7 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	n->stats->sessions++;
 	n->stats->sessions_opened++;
 	c->last_message_ms = n->w->now_ms;
-	if (c->run.flags)
-		c->run.flags = admission_served(n->admission, &c->peer, c->run.flags);
+	conn_served(c);
 	conn_heartbeat_start(c);
 }
 

@@ -35,6 +35,8 @@ void conn_try_free(struct conn *c);
 
 /* Judges the client by c->peer. False: it was refused and is dead. flags: enum admission_flags. */
 bool conn_admit(struct conn *c, unsigned flags);
+/* Its handshake is complete. */
+void conn_served(struct conn *c);
 
 /* conn_in.c: the reading machine */
 void conn_arm(struct conn *c);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define OPEN_MASK ((UINT64_C(1) << SOURCE_OPEN_BITS) - 1)
 #define TAG_MASK  (~OPEN_MASK)
@@ -17,14 +18,17 @@ int source_table_init(struct source_table *t, size_t entries, const uint64_t key
 		sets = 1;
 	if (__builtin_mul_overflow(sets, SOURCE_WAYS * sizeof *t->source, &bytes))
 		return -ENOMEM;
-	t->source = aligned_alloc(_Alignof(struct source), bytes);
+	/* Zero, and memory only where it is used. */
+	t->source = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (t->source == MAP_FAILED)
+		t->source = NULL;
+	t->n_sets = sets;
 	t->lock = calloc(sets, sizeof *t->lock);
 	if (!t->source || !t->lock) {
 		source_table_fini(t);
 		return -ENOMEM;
 	}
-	memset(t->source, 0, bytes);
-	t->n_sets = sets;
 	t->key[0] = key[0];
 	t->key[1] = key[1];
 	return 0;
@@ -32,7 +36,8 @@ int source_table_init(struct source_table *t, size_t entries, const uint64_t key
 
 void source_table_fini(struct source_table *t)
 {
-	free(t->source);
+	if (t->source)
+		munmap(t->source, t->n_sets * SOURCE_WAYS * sizeof *t->source);
 	free((void *)t->lock);
 	t->source = NULL;
 	t->lock = NULL;

@@ -33,8 +33,10 @@ def echoes(s, text=b"still here"):
 
 class Admission(support.Case):
     def start_gateway(self, admission, workers=2, listener=""):
+        """One whose gate stays open however long the machine makes it wait."""
         self.port = free_port()
-        self.g = self.gateway(echo_body(self.port, listener=listener), workers=workers, admission=admission)
+        self.g = self.gateway(echo_body(self.port, listener=listener), workers=workers,
+                              admission=admission + ", target_delay: 1s")
         return self.g
 
     def verdicts(self, reason, observed=False):

@@ -22,7 +22,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
-LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib libbpf libxdp
+LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libjwt libcrypto libcap-ng zlib libbpf libxdp
 # The BPF programs do not depend on SAN: one set under build/bpf serves every build.
 CLANG ?= clang
 LLVM_STRIP ?= $(if $(shell command -v llvm-strip),llvm-strip,:)

@@ -307,7 +307,7 @@ static void test_given_upstreams(void **state)
 	assert_string_equal(un->sun_path, "/x");
 	assert_int_equal(u->endpoints[1].addr.ss_family, AF_INET);
 	assert_int_equal(u->balance, CONFIG_HASH);
-	assert_string_equal(u->hash_key, "x-user");
+	assert_string_equal(u->hash_key, "X-User");
 	assert_int_equal(u->failover, CONFIG_FAILOVER_CLOSE);
 	assert_int_equal(u->buffer_bytes, 0);
 	assert_int_equal(u->session_window, 4096);

@@ -112,7 +112,31 @@ static const struct bad structure[] = {
 	{L R U "    failover: retry\n", "11: upstreams[0].failover: ", "not one of: resume, close"},
 };
 
+#define KEYS "auth:\n  keys:\n    - algorithm: RS256\n      file: /k.pem\n" /* 7-10 */
+
 static const struct bad values[] = {
+	{L R "auth:\n  keys:\n    - file: /k.pem\n      algorithm: RS256\n    - file: /l.pem\n"
+	     "      algorithm: ES256\n",
+		"11: auth.keys[1].kid: ", "is missing, as in auth.keys[0]"},
+	{L R "auth:\n  keys:\n    - file: /k.pem\n      algorithm: RS256\n      kid: a\n"
+	     "    - file: /l.pem\n      algorithm: ES256\n      kid: a\n",
+		"14: auth.keys[1].kid: ", "already the kid of auth.keys[0]"},
+	{L R "auth:\n  keys:\n    - file: k.pem\n      algorithm: RS256\n",
+		"9: auth.keys[0].file: ", "is not an absolute path"},
+	{L R "auth:\n  secrets:\n    - /a\n    - /a\n", "10: auth.secrets[1]: ", "given twice"},
+	{L R "auth:\n  secrets: [a]\n", "8: auth.secrets[0]: ", "is not an absolute path"},
+	{L R "auth:\n  leeway: 1500ms\n", "8: auth.leeway: ", "must be whole seconds"},
+	{L R "auth:\n  claim: \"\"\n", "8: auth.claim: ", "must not be empty"},
+	{L R "crypto:\n  queue: 1000\n", "8: crypto.queue: ", "a power of two"},
+	{L R "    auth:\n      type: token\n", "8: routes[0].auth.type: ", "auth.secrets"},
+	{L R "    auth:\n      type: jwt\n", "8: routes[0].auth.type: ", "auth.keys"},
+	{L R "    auth:\n      refresh: true\n", "8: routes[0].auth.refresh: ", "no token"},
+	{L R "    auth:\n      issuer: x\n" KEYS,
+		"8: routes[0].auth.issuer: ", "only tokens of type jwt"},
+	{L R "    auth:\n      audience: [x]\n" KEYS,
+		"8: routes[0].auth.audience: ", "only tokens of type jwt"},
+	{L R "    subprotocols: [tg.token.x]\n",
+		"7: routes[0].subprotocols[0]: ", "client's token"},
 	{"listeners: []\n" R, "1: listeners: ", "at least one"},
 	{L "routes: []\n", "4: routes: ", "at least one"},
 	{L R "instance: a/b\n", "7: instance: ", "letters, digits"},

@@ -59,7 +59,10 @@ static void responses(void **state)
 	assert_non_null(strstr(out, "\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
 	out[http_response(out, 405, "x", 0)] = '\0';
 	assert_non_null(strstr(out, "\r\nAllow: GET\r\n"));
+	out[http_response(out, 401, "x", 0)] = '\0';
+	assert_non_null(strstr(out, "\r\nWWW-Authenticate: Bearer realm=\"tidegate\"\r\n"));
 	out[http_response(out, 429, "x", 0)] = '\0';
+	assert_null(strstr(out, "WWW-Authenticate"));
 	assert_null(strstr(out, "Retry-After"));
 	assert_null(strstr(out, "Upgrade"));
 

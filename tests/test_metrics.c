@@ -29,6 +29,8 @@ static void fill_workers(void)
 			workers[w].closes[i] = n++;
 		for (unsigned i = 0; i < PROTO_ERRS; i++)
 			workers[w].protocol_errors[i] = n++;
+		for (unsigned i = 0; i < AUTH_FAILURES; i++)
+			workers[w].auth_failures[i] = n++;
 	}
 }
 
@@ -159,6 +161,11 @@ static void test_sums_over_workers(void **state)
 					 protocol_error_name(i)),
 			workers[0].protocol_errors[i] + workers[1].protocol_errors[i] +
 				workers[2].protocol_errors[i]);
+	for (unsigned i = 0; i < AUTH_FAILURES; i++)
+		assert_int_equal(VALUE(&p, "tidegate_auth_failures_total", 1, "reason",
+					 auth_failure_name(i)),
+			workers[0].auth_failures[i] + workers[1].auth_failures[i] +
+				workers[2].auth_failures[i]);
 	prom_free(&p);
 }
 

@@ -20,6 +20,9 @@ static void test_names_and_helps(void **state)
 	assert_string_equal(close_reason_name(CLOSE_REASONS), "unknown");
 	assert_string_equal(close_reason_help((enum close_reason) - 1), "unknown");
 	assert_string_equal(protocol_error_name(PROTO_ERRS), "unknown");
+	assert_string_equal(auth_failure_name(AUTH_FAIL_MISSING), "missing");
+	assert_string_equal(auth_failure_name(AUTH_PASSED), "unknown");
+	assert_string_equal(auth_failure_help(AUTH_FAIL_SIGNATURE), "the signature is wrong");
 	assert_string_equal(protocol_error_help((enum protocol_error) - 1), "unknown");
 }
 
@@ -77,6 +80,8 @@ static void fill(struct tg_worker_stats *s, uint64_t v)
 		s->closes[i] = v++;
 	for (unsigned i = 0; i < PROTO_ERRS; i++)
 		s->protocol_errors[i] = v++;
+	for (unsigned i = 0; i < AUTH_FAILURES; i++)
+		s->auth_failures[i] = v++;
 	hist_add(&s->run_delay_us, v);
 	hist_add(&s->loop_us, v * 2);
 }
@@ -102,6 +107,8 @@ static void test_merge_adds_every_field(void **state)
 		assert_int_equal(total.closes[i], v);
 	for (unsigned i = 0; i < PROTO_ERRS; i++, v += 2)
 		assert_int_equal(total.protocol_errors[i], v);
+	for (unsigned i = 0; i < AUTH_FAILURES; i++, v += 2)
+		assert_int_equal(total.auth_failures[i], v);
 	assert_int_equal(total.run_delay_us.count, 2);
 	assert_int_equal(total.run_delay_us.sum, v);
 	assert_int_equal(total.loop_us.count, 2);

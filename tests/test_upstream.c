@@ -24,7 +24,12 @@ static int start(struct harness *harness)
 
 	if (err)
 		return err;
-	sessions_init(&sessions, &harness->net, &(struct session_opts){routes, 1, &echo, 1, &ids});
+	sessions_init(&sessions, &harness->net,
+		&(struct session_opts){.routes = routes,
+			.n_routes = 1,
+			.upstreams = &echo,
+			.n_upstreams = 1,
+			.ids = &ids});
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "app/auth_keys.h"
 #include "base/log.h"
 #include "keeper/keeper.h"
 #include "ops/config.h"
@@ -149,9 +150,45 @@ static int gateway_main(void *ctx, int channel_fd)
 	return gateway_run(c, channel_fd);
 }
 
+enum {
+	TOKEN_SECRET = -1, /* `what` of a file; of a key it is its algorithm */
+};
+
+static const char *check_secret(int what, const void *data, size_t len)
+{
+	struct auth_file f = {data, len};
+
+	return what == TOKEN_SECRET ? auth_secret_check(&f)
+				    : auth_key_check((enum jwt_algorithm)what, &f);
+}
+
+/* The files in the order that the gateway knows: secrets, then keys. */
+static int list_secrets(const struct config *c, struct secrets_file *ret)
+{
+	char *name;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->auth_secrets.n; i++) {
+		if (asprintf(&name, "auth.secrets[%u]", i) < 0)
+			return -ENOMEM;
+		ret[n++] = (struct secrets_file){c->auth_secrets.item[i], name, true, TOKEN_SECRET};
+	}
+	for (unsigned i = 0; i < c->n_auth_keys; i++) {
+		const struct config_auth_key *k = &c->auth_keys[i];
+
+		if (asprintf(&name, "auth.keys[%u].file", i) < 0)
+			return -ENOMEM;
+		ret[n++] = (struct secrets_file){
+			k->file, name, k->algorithm == JWT_HS256, k->algorithm};
+	}
+	return 0;
+}
+
 static int run(struct config *c)
 {
+	unsigned n_secrets = c->auth_secrets.n + c->n_auth_keys;
 	struct descriptors_listener *listeners;
+	struct secrets_file *secrets;
 	struct probe_facts facts;
 	char missing[1024];
 
@@ -164,7 +201,8 @@ static int run(struct config *c)
 	c->workers = choose_workers(c->workers);
 
 	listeners = calloc(c->n_listeners + 1, sizeof(*listeners));
-	if (!listeners) {
+	secrets = calloc(n_secrets + 1, sizeof(*secrets));
+	if (!listeners || !secrets || list_secrets(c, secrets)) {
 		log_error("main", "%s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
@@ -196,6 +234,7 @@ static int run(struct config *c)
 				.admin_tcp_len = c->admin_off ? 0 : c->admin.addr_len,
 				.admin_unix = c->admin_socket,
 			},
+		.secrets = {.files = secrets, .n = n_secrets, .check = check_secret},
 		.user = c->user,
 		.drain_limit_ms =
 			(uint64_t)c->drain_period_ms + c->close_timeout_ms + DRAIN_MARGIN_MS,
@@ -203,6 +242,9 @@ static int run(struct config *c)
 		.ctx = c,
 	};
 	int status = keeper_run(&opts);
+	for (unsigned i = 0; i < n_secrets; i++)
+		free((char *)(uintptr_t)secrets[i].key);
+	free(secrets);
 	free(listeners);
 	return status;
 }

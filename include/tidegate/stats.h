@@ -69,7 +69,8 @@
 		"Connections before the end of their handshake")                                   \
 	X(rings, "rings", "rings", "io_uring instances of the worker")                             \
 	X(runnable, "runnable", "connections", "Items in the run queue at the last publication")   \
-	X(blocked, "blocked", "connections", "Connections whose socket takes nothing at the moment") \
+	X(blocked, "blocked", "connections",                                                       \
+		"Connections whose socket takes nothing at the moment")                            \
 	X(heap_bytes, "buffered_bytes", "bytes", "Bytes of out queues and partial messages")       \
 	X(accepting, "accepting", "bool", "1 while the worker accepts")
 
@@ -78,12 +79,14 @@
 	X(CLIENT, "client", "the client closed, by close frame or FIN")                            \
 	X(RESET, "reset", "the connection was reset or failed")                                    \
 	X(UPSTREAM, "upstream", "the upstream closed the session")                                 \
-	X(HANDSHAKE, "handshake", "the handshake was refused; see protocol_errors_total")          \
+	X(HANDSHAKE, "handshake",                                                                  \
+		"the handshake was refused; see protocol_errors_total and auth_failures_total")    \
 	X(HANDSHAKE_TIMEOUT, "handshake_timeout", "the handshake took too long")                   \
 	X(PROTOCOL, "protocol", "the client broke the protocol; see protocol_errors_total")        \
 	X(TOO_BIG, "too_big", "a message above the route's limit")                                 \
 	X(HEARTBEAT, "heartbeat", "heartbeats went unanswered")                                    \
 	X(IDLE, "idle", "no message for idle_timeout")                                             \
+	X(AUTH_EXPIRED, "auth_expired", "the client's token expired and was not refreshed")        \
 	X(PING_FLOOD, "ping_flood", "the client pinged too much")                                  \
 	X(WRITE_TIMEOUT, "write_timeout", "a write made no progress for write_timeout")            \
 	X(OUT_FULL, "out_full", "the out queue's cap was reached")                                 \
@@ -109,5 +112,20 @@
 	X(PROXY_SOURCE, "proxy_source",                                                            \
 		"PROXY listener reached from an address outside proxy_protocol.from")              \
 	X(LINK_FRAME, "link_frame", "malformed link frame from a service")
+
+/* Why a client's token was refused, at the handshake or a refresh: auth_failures_total{reason}. */
+#define TG_AUTH_FAILURES(X)                                                                        \
+	X(MISSING, "missing", "no token where the route asks for one")                             \
+	X(MALFORMED, "malformed", "not a token, one without expiry, or two different ones")        \
+	X(TOO_LARGE, "too_large", "a token above auth.token_size")                                 \
+	X(ALGORITHM, "algorithm", "another algorithm than the key is configured for")              \
+	X(UNKNOWN_KEY, "unknown_key", "signed by a key that is not configured")                    \
+	X(SIGNATURE, "signature", "the signature is wrong")                                        \
+	X(EXPIRED, "expired", "expired")                                                           \
+	X(NOT_YET_VALID, "not_yet_valid", "not valid yet")                                         \
+	X(AUDIENCE, "audience", "made for another audience")                                       \
+	X(ISSUER, "issuer", "made by another issuer")                                              \
+	X(SUBJECT, "subject", "a refresh with a token of somebody else")                           \
+	X(BUSY, "busy", "too many tokens wait for a crypto thread, or no memory for one")
 
 #endif

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness]...
+# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth]...
 #
 # The server has one CPU to itself, the load generator another. What is compared is run in pairs, in turn and with the
 # order changing, and the median of the pairs' ratios counts, since a machine's speed drifts. BENCH_ROUNDS (5) pairs of
@@ -9,20 +9,20 @@ set -u -o pipefail
 [ $# -ge 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
 B=$1
 shift
-sections=${*:-echo memory fairness}
+sections=${*:-echo memory fairness auth}
 rounds=${BENCH_ROUNDS:-5}
 seconds=${BENCH_SECONDS:-3}
 for s in $sections; do
 	case $s in
-	echo | memory | fairness) ;;
-	*) echo "bench: no section '$s'; there are echo, memory and fairness" >&2; exit 2 ;;
+	echo | memory | fairness | auth) ;;
+	*) echo "bench: no section '$s'; there are echo, memory, fairness and auth" >&2; exit 2 ;;
 	esac
 done
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/tidegate-bench.XXXXXX") || exit 1
 chmod 755 "$tmp" # the gateway gives up root
 failed=0
-gateway='' gateway_child='' epoll=''
+gateway='' gateway_child='' epoll='' flood=''
 
 stop() { # PID: asks, then insists
 	[ -n "$1" ] || return 0
@@ -37,7 +37,8 @@ stop() { # PID: asks, then insists
 stop_all() {
 	stop "$gateway"
 	stop "$epoll"
-	gateway='' gateway_child='' epoll=''
+	stop "$flood"
+	gateway='' gateway_child='' epoll='' flood=''
 }
 trap 'stop_all; rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -76,7 +77,7 @@ held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
 print(*(s.getsockname()[1] for s in held))' "$1"
 }
 
-start_gateway() {
+start_gateway() { # [MORE]: further configuration, its first lines being routes
 	local admin_port
 	read -r port admin_port <<<"$(free_ports 2)"
 	admin=http://127.0.0.1:$admin_port
@@ -100,6 +101,7 @@ start_gateway() {
 		  - path: /echo
 		    upstream: echo
 	YAML
+	printf '%s' "${1:-}" >>"$tmp/tidegate.yaml"
 	# shellcheck disable=SC2086
 	$prio taskset -c "$server_cpu" "$B/tidegate" -c "$tmp/tidegate.yaml" >"$tmp/tidegate.log" 2>&1 &
 	gateway=$!
@@ -252,8 +254,76 @@ section_fairness() {
 	stop_all
 }
 
+handshakes() {
+	curl -fs "$admin/metrics" | awk '/^tidegate_handshakes_total/ { sum += $NF } END { printf "%.0f", sum }'
+}
+
+# A token that is good for a day, signed with RS256 by a new key.
+make_token() {
+	openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$tmp/rs.key" 2>/dev/null ||
+		openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$tmp/rs.key" 2>/dev/null || return
+	openssl pkey -in "$tmp/rs.key" -pubout -out "$tmp/rs.pem" || return
+	base64url() { base64 -w0 | tr +/ -_ | tr -d =; }
+	local text
+	text=$(printf '{"alg":"RS256","typ":"JWT"}' | base64url).$(printf '{"sub":"bench","exp":%d}' \
+		$(($(date +%s) + 86400)) | base64url)
+	printf '%s.%s\n' "$text" "$(printf %s "$text" | openssl dgst -sha256 -sign "$tmp/rs.key" | base64url)" >"$tmp/token"
+}
+
+section_auth() {
+	local i floods order ratio before spent=0 verified=0 alone=$tmp/auth.alone flooded=$tmp/auth.flooded
+	echo
+	echo "auth: 1,000 connections, 64 bytes, open loop at 20,000 messages/s, alone and beside new connections that" \
+		"come as fast as their RS256 tokens are verified; worker and crypto thread share one CPU"
+	make_token || { unmeasured "no token could be made"; return; }
+	start_gateway "  - path: /jwt
+    upstream: echo
+    auth:
+      type: jwt
+auth:
+  keys:
+    - algorithm: RS256
+      file: $tmp/rs.pem
+" || return
+	for i in $(seq "$rounds"); do
+		order='0 1'
+		[ $((i % 2)) -eq 0 ] && order='1 0'
+		for floods in $order; do
+			if [ "$floods" = 1 ]; then
+				# Behind the measured load on the generator's CPU: its own delays are not to count.
+				nice -n 10 "$B/tidegate-bench" hold --url "${gateway_url%/echo}/jwt" --token-file "$tmp/token" \
+					--connections 100000 --max-errors 100000 --duration 60 --pin "$client_cpu" --quiet \
+					>"$tmp/flood.log" 2>&1 &
+				flood=$!
+				sleep 0.3
+				before=$(handshakes)
+				spent=$(($(date +%s%N) / 1000000 - spent))
+			fi
+			# shellcheck disable=SC2046
+			bench "$([ "$floods" = 1 ] && echo "$flooded" || echo "$alone")" echo --url "$gateway_url" \
+				--connections 1000 --rate 20000 --duration "$seconds" $(gateway_pids) || return
+			if [ "$floods" = 1 ]; then
+				verified=$((verified + $(handshakes) - before - 1000))
+				spent=$(($(date +%s%N) / 1000000 - spent))
+				kill -0 "$flood" 2>/dev/null || { unmeasured "the flood ended: $(cat "$tmp/flood.log")"; return; }
+				stop "$flood"
+				flood=''
+			fi
+		done
+	done
+	ratio=$(median "$flooded" "$alone" 'r["latency_us"]["p99"] / s["latency_us"]["p99"]')
+	printf '%12s  p50 %.0f us, p99 %.0f us\n' alone "$(median "$alone" 'r["latency_us"]["p50"]')" \
+		"$(median "$alone" 'r["latency_us"]["p99"]')"
+	printf '%12s  p50 %.0f us, p99 %.0f us; %.0f tokens verified a second\n' 'beside it' \
+		"$(median "$flooded" 'r["latency_us"]["p50"]')" "$(median "$flooded" 'r["latency_us"]["p99"]')" \
+		"$((verified * 1000 / spent))"
+	printf '%12s  p99 x %.2f, %s\n' ratio "$ratio" "$(bar "$ratio" 2.0)"
+	stop_all
+}
+
 for s in $sections; do
 	case $s in
+	auth) section_auth ;;
 	echo) section_echo ;;
 	memory) section_memory ;;
 	fairness) section_fairness ;;

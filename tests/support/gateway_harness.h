@@ -59,7 +59,11 @@ static inline int gwh_start(struct worker *w)
 		return err;
 	gw->n_upstreams = 1;
 	sessions_init(&gw->sessions, &gw->net,
-		&(struct session_opts){h->routes, 2, gw->upstreams, 1, &h->g.ids});
+		&(struct session_opts){.routes = h->routes,
+			.n_routes = 2,
+			.upstreams = gw->upstreams,
+			.n_upstreams = 1,
+			.ids = &h->g.ids});
 	gateway_query_init(gw);
 	return 0;
 }

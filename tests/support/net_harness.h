@@ -10,6 +10,7 @@
 
 #include <semaphore.h>
 
+#include "core/crypto.h"
 #include "core/job.h"
 #include "net/conn.h"
 #include "net/listener.h"
@@ -72,6 +73,7 @@ enum harness_mail {
 	HARNESS_STOP,
 	HARNESS_CALL,
 	HARNESS_HOLD,
+	HARNESS_CRYPTO, /* ptr: struct crypto_job */
 };
 
 struct harness_call {
@@ -204,6 +206,9 @@ static inline void harness_on_mail(struct worker *w, const struct mailbox_msg *m
 		sem_post(&h->held);
 		sem_wait(&h->release);
 		worker_now(w);
+		break;
+	case HARNESS_CRYPTO:
+		crypto_done(msg->ptr);
 		break;
 	}
 }

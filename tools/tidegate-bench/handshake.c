@@ -14,26 +14,29 @@
 static const char key[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char accept_of_key[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-size_t handshake_request(uint8_t out[HANDSHAKE_REQUEST_MAX], const char *host, const char *path)
+size_t handshake_request(
+	uint8_t out[HANDSHAKE_REQUEST_MAX], const char *host, const char *path, const char *token)
 {
 	int n = snprintf((char *)out, HANDSHAKE_REQUEST_MAX,
 		"GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-		"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-		path, host, key);
+		"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+		path, host, key, *token ? "Authorization: Bearer " : "", token,
+		*token ? "\r\n" : "");
 	return n > 0 && n < HANDSHAKE_REQUEST_MAX ? (size_t)n : 0;
 }
 
-size_t handshake_hello(uint8_t out[HANDSHAKE_REQUEST_MAX], const char *path)
+size_t handshake_hello(uint8_t out[HANDSHAKE_REQUEST_MAX], const char *path, const char *token)
 {
-	size_t path_len = strlen(path);
+	size_t path_len = strlen(path), token_len = strlen(token);
 
 	if (path_len > TG_RAW_PATH_MAX)
 		return 0;
-	size_t n = raw_header_write(out, TG_RAW_HELLO, (uint32_t)(2 + path_len));
+	size_t n = raw_header_write(out, TG_RAW_HELLO, (uint32_t)(2 + path_len + token_len));
 	out[n++] = TG_RAW_VERSION;
 	out[n++] = (uint8_t)path_len;
 	memcpy(out + n, path, path_len);
-	return n + path_len;
+	memcpy(out + n + path_len, token, token_len);
+	return n + path_len + token_len;
 }
 
 /* True when a line of the head is `name: value`, name without regard to case. */

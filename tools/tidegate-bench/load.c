@@ -289,8 +289,9 @@ int load_create(const struct bench_options *opts, struct load **ret)
 	if (!l)
 		return -ENOMEM;
 	l->opts = opts;
-	l->request_len = opts->raw ? handshake_hello(l->request, opts->path)
-				   : handshake_request(l->request, opts->host, opts->path);
+	l->request_len =
+		opts->raw ? handshake_hello(l->request, opts->path, opts->token)
+			  : handshake_request(l->request, opts->host, opts->path, opts->token);
 	l->thread = calloc(BENCH_THREADS_MAX + 1, sizeof(struct load_thread *));
 	int err = !l->request_len ? -ENAMETOOLONG : !l->thread ? -ENOMEM : sources_init(l);
 	if (err) {

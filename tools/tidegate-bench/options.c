@@ -10,6 +10,7 @@
 
 enum {
 	OPT_URL = 1,
+	OPT_TOKEN_FILE,
 	OPT_CONNECTIONS,
 	OPT_THREADS,
 	OPT_SIZE,
@@ -29,6 +30,7 @@ enum {
 
 static const struct option common[] = {
 	{"url", required_argument, NULL, OPT_URL},
+	{"token-file", required_argument, NULL, OPT_TOKEN_FILE},
 	{"connections", required_argument, NULL, OPT_CONNECTIONS},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"size", required_argument, NULL, OPT_SIZE},
@@ -49,6 +51,7 @@ static const struct option common[] = {
 static const char common_usage[] =
 	"  --url URL             ws://HOST[:PORT]/PATH or raw://HOST[:PORT]/PATH (default "
 	"ws://127.0.0.1:8080/echo)\n"
+	"  --token-file FILE     a token to show in every handshake, as Bearer or in the HELLO\n"
 	"  --connections N       client connections\n"
 	"  --threads N           threads, each with its own rings (default 1)\n"
 	"  --size BYTES          payload of a message\n"
@@ -217,11 +220,37 @@ static int url_set(struct bench_options *o, const char *url)
 	return 0;
 }
 
+/* The first line of a file; not an argument, which every user could see. */
+static int token_read(struct bench_options *o, const char *path)
+{
+	FILE *f = fopen(path, "r");
+	char line[BENCH_TOKEN_MAX + 2] = "";
+
+	if (!f || !fgets(line, sizeof line, f)) {
+		fprintf(stderr, "tidegate-bench: --token-file: %s: %s\n", path,
+			f ? "is empty" : strerror(errno));
+		if (f)
+			fclose(f);
+		return -EINVAL;
+	}
+	fclose(f);
+	line[strcspn(line, "\r\n")] = '\0';
+	if (strlen(line) > BENCH_TOKEN_MAX) {
+		fprintf(stderr, "tidegate-bench: --token-file: %s: longer than %d bytes\n", path,
+			BENCH_TOKEN_MAX);
+		return -EINVAL;
+	}
+	strcpy(o->token, line);
+	return 0;
+}
+
 static int common_set(struct bench_options *o, int val, const char *arg)
 {
 	switch (val) {
 	case OPT_URL:
 		return url_set(o, arg);
+	case OPT_TOKEN_FILE:
+		return token_read(o, arg);
 	case OPT_CONNECTIONS:
 		return whole_number("connections", arg, 1, BENCH_CONNECTIONS_MAX, &o->connections);
 	case OPT_THREADS:

@@ -15,6 +15,7 @@ enum {
 	BENCH_CONNECTIONS_MAX = 10000000,
 	BENCH_PER_SOURCE_MAX =
 		10000, /* beyond half the port range each connect() searches for milliseconds */
+	BENCH_TOKEN_MAX = 2048,
 	BENCH_OPTION_OWN = 1000, /* the first `val` of a subcommand's own options */
 };
 
@@ -34,6 +35,7 @@ struct bench_options {
 	socklen_t target_len;
 	char host[128]; /* for the Host header, with port */
 	char path[256];
+	char token[BENCH_TOKEN_MAX + 1]; /* shown in the handshake; "": none */
 	unsigned connections, threads, sources, max_errors, connect_inflight;
 	uint32_t size_bytes;
 	double duration_s, warmup_s, connect_rate, timeout_s;

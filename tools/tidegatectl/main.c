@@ -12,6 +12,7 @@
 #include "http_client.h"
 #include "show.h"
 #include "table.h"
+#include "token.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -28,6 +29,9 @@ enum parameter {
 	CODE,
 	REASON,
 	SLOW,
+	SECRET_FILE,
+	SUBJECT,
+	EXPIRES,
 	WORD, /* these are arguments, not options */
 	RATE,
 	PREFIX,
@@ -35,12 +39,13 @@ enum parameter {
 };
 
 static const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer",
-	"session", "code", "reason", "slow", "word", "rate", "prefix"};
+	"session", "code", "reason", "slow", "secret-file", "subject", "expires", "word", "rate",
+	"prefix"};
 
 struct command {
 	const char *name, *usage, *summary, *help;
-	const char *method, *path;
-	unsigned takes; /* bits: 1 << enum parameter */
+	const char *method, *path; /* NULL: nothing is asked of a gateway */
+	unsigned takes;            /* bits: 1 << enum parameter */
 	bool (*show)(const json_t *answer);
 };
 
@@ -147,6 +152,16 @@ static const struct command commands[] = {
 		.method = "POST",
 		.path = "/v1/drain",
 		.show = show_drain,
+	},
+	{
+		.name = "token",
+		.usage = " --secret-file FILE --subject TEXT --expires DURATION",
+		.summary = "make a token for routes of type token",
+		.help = "Asks no gateway.\n"
+			"  --secret-file FILE   one of the files in auth.secrets\n"
+			"  --subject TEXT       whom it is for, at most 256 bytes\n"
+			"  --expires DURATION   how long it is good: 90s, 15m, 1h\n",
+		.takes = 1 << SECRET_FILE | 1 << SUBJECT | 1 << EXPIRES,
 	},
 };
 
@@ -289,6 +304,9 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"code", required_argument, NULL, CODE},
 		{"reason", required_argument, NULL, REASON},
 		{"slow", no_argument, NULL, SLOW},
+		{"secret-file", required_argument, NULL, SECRET_FILE},
+		{"subject", required_argument, NULL, SUBJECT},
+		{"expires", required_argument, NULL, EXPIRES},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -344,6 +362,9 @@ static int check_options(const struct ctl *ctl)
 	if (!strcmp(ctl->command->name, "kick") &&
 		!ctl->parameter[SESSION] == !ctl->parameter[ROUTE])
 		return usage_error("kick needs either --session or --route");
+	if (!ctl->command->method && (!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
+					     !ctl->parameter[EXPIRES]))
+		return usage_error("token needs --secret-file, --subject and --expires");
 	return -1;
 }
 
@@ -471,6 +492,9 @@ int main(int argc, char **argv)
 	if (code >= 0)
 		return code;
 
+	if (!ctl.command->method)
+		return token_print(ctl.parameter[SECRET_FILE], ctl.parameter[SUBJECT],
+			ctl.parameter[EXPIRES], ctl.json);
 	char *path = socket_path(&ctl), *target = request_target(&ctl);
 	if (!path || !target) {
 		fputs("tidegatectl: out of memory\n", stderr);

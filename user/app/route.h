@@ -6,6 +6,8 @@
 
 #include "proto/http_upgrade.h"
 
+struct auth_policy;
+
 struct route {
 	int listener;     /* index, or -1: any */
 	const char *host; /* NULL: any; "*.example.com": any sub-domain; compared
@@ -16,7 +18,8 @@ struct route {
 	size_t n_origins;
 	const char *const *subprotocols;
 	size_t n_subprotocols;
-	unsigned upstream; /* index of the worker's upstreams */
+	unsigned upstream;              /* index of the worker's upstreams */
+	const struct auth_policy *auth; /* app/auth.h; NULL: anybody may come */
 };
 
 /* The index of the best match: an exact path before a prefix, a longer prefix before a shorter one,

@@ -76,32 +76,68 @@ static int on_hello(struct conn *c, const struct conn_hello *hello, struct conn_
 				!memcmp(route->subprotocols[k], chosen.data, chosen.len))
 				ret->subprotocol = route->subprotocols[k];
 	}
+	if (route->auth) {
+		int err = auth_hello(&s->auth, c, route->auth, hello, ret);
+
+		if (err)
+			return err;
+	}
 	ret->route = (uint16_t)i;
 	ret->session = next_id(s);
 	return 0;
 }
 
+struct session *session_get(struct conn *c)
+{
+	if (!c->app) {
+		struct session *s = slab_alloc(&sessions_of(c)->slab);
+
+		if (s)
+			memset(s, 0, sizeof *s);
+		c->app = s;
+	}
+	return c->app;
+}
+
+struct auth *session_auth(const struct conn *c)
+{
+	return &sessions_of(c)->auth;
+}
+
 bool session_may(const struct conn *c, enum session_action action, const char *topic, size_t len)
 {
-	(void)c;
-	(void)action;
-	(void)topic;
-	(void)len;
-	return true;
+	const struct session *s = c->app;
+
+	return !s || !s->may || permissions_allow(s->may, action, topic, len);
 }
 
 static int on_open(
 	struct conn *c, const struct conn_hello *hello, uint16_t *ret_status, const char **ret_why)
 {
 	struct upstream *u = upstream_of(c);
+	struct session *s = c->app;
+	struct conn_hello known;
+	int err;
 
-	return u->ops->open(u, c, hello, ret_status, ret_why);
+	if (!s || !s->expires_s)
+		return u->ops->open(u, c, hello, ret_status, ret_why);
+	known = *hello;
+	known.subject = s->subject;
+	known.claims = s->claims;
+	err = u->ops->open(u, c, &known, ret_status, ret_why);
+	json_decref(s->claims);
+	s->claims = NULL;
+	return err;
 }
 
 static bool on_message(struct conn *c, bool text, uint8_t *data, size_t len)
 {
+	struct sessions *s = sessions_of(c);
+	const struct auth_policy *auth = s->opts.routes[c->route].auth;
 	struct upstream *u = upstream_of(c);
 
+	if (text && auth && auth->refresh && auth_refresh(&s->auth, c, auth, data, len))
+		return true;
 	return u->ops->message(u, c, text, data, len);
 }
 
@@ -120,17 +156,44 @@ static void on_closed(struct conn *c, enum close_reason reason, uint16_t code, c
 	u->ops->closed(u, c, reason, code, text, text_len);
 }
 
+static bool on_deadline(const struct conn *c, uint32_t *ret_ms)
+{
+	const struct session *s = c->app;
+
+	if (!s->expires_s)
+		return false;
+	*ret_ms = s->deadline_ms;
+	return true;
+}
+
+static void on_gone(struct conn *c)
+{
+	auth_forget(c);
+	slab_free(&sessions_of(c)->slab, c->app);
+}
+
 const struct conn_ops session_conn_ops = {
 	.hello = on_hello,
 	.open = on_open,
 	.message = on_message,
 	.drained = on_drained,
 	.closed = on_closed,
+	.deadline = on_deadline,
+	.due = auth_due,
+	.gone = on_gone,
 };
 
 void sessions_init(struct sessions *s, struct net *n, const struct session_opts *opts)
 {
 	s->opts = *opts;
 	s->id = s->ids_left = 0;
+	auth_init(&s->auth, &opts->auth);
+	slab_init(&s->slab, sizeof(struct session), 64 * 1024, 0);
 	n->app = s;
+}
+
+void sessions_fini(struct sessions *s)
+{
+	auth_fini(&s->auth);
+	slab_fini(&s->slab);
 }

@@ -5,11 +5,13 @@
 #define X(id, name, help) name,
 static const char *const close_names[] = {TG_CLOSE_REASONS(X)};
 static const char *const error_names[] = {TG_PROTOCOL_ERRORS(X)};
+static const char *const auth_names[] = {TG_AUTH_FAILURES(X)};
 #undef X
 
 #define X(id, name, help) help,
 static const char *const close_helps[] = {TG_CLOSE_REASONS(X)};
 static const char *const error_helps[] = {TG_PROTOCOL_ERRORS(X)};
+static const char *const auth_helps[] = {TG_AUTH_FAILURES(X)};
 #undef X
 
 const char *close_reason_name(enum close_reason r)
@@ -32,6 +34,16 @@ const char *protocol_error_help(enum protocol_error e)
 	return (unsigned)e < PROTO_ERRS ? error_helps[e] : "unknown";
 }
 
+const char *auth_failure_name(enum auth_failure f)
+{
+	return (unsigned)f < AUTH_FAILURES ? auth_names[f] : "unknown";
+}
+
+const char *auth_failure_help(enum auth_failure f)
+{
+	return (unsigned)f < AUTH_FAILURES ? auth_helps[f] : "unknown";
+}
+
 void stats_init(struct tg_worker_stats *s)
 {
 	memset(s, 0, sizeof(*s));
@@ -49,6 +61,8 @@ void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *fro
 		into->closes[i] += from->closes[i];
 	for (unsigned i = 0; i < PROTO_ERRS; i++)
 		into->protocol_errors[i] += from->protocol_errors[i];
+	for (unsigned i = 0; i < AUTH_FAILURES; i++)
+		into->auth_failures[i] += from->auth_failures[i];
 	for (unsigned i = 0; i < TG_VERDICT_COUNT; i++) {
 		into->verdicts[i] += from->verdicts[i];
 		into->verdicts_observed[i] += from->verdicts_observed[i];

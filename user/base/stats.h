@@ -21,6 +21,13 @@ enum protocol_error {
 };
 #undef X
 
+#define X(id, ...) AUTH_FAIL_##id,
+enum auth_failure {
+	TG_AUTH_FAILURES(X) AUTH_FAILURES,
+	AUTH_PASSED = AUTH_FAILURES,
+};
+#undef X
+
 enum {
 	STATS_WORKERS_MAX = 64, /* worker_load's size, design */
 	STATS_CLASSES = 5,      /* those of core/runq.h */
@@ -33,6 +40,7 @@ struct tg_worker_stats {
 #undef X
 	uint64_t closes[CLOSE_REASONS];
 	uint64_t protocol_errors[PROTO_ERRS];
+	uint64_t auth_failures[AUTH_FAILURES];
 	/* Decisions of admission in user space: those made, and those that only observe mode kept
 	 * from refusing somebody. */
 	uint64_t verdicts[TG_VERDICT_COUNT], verdicts_observed[TG_VERDICT_COUNT];
@@ -51,6 +59,8 @@ const char *close_reason_name(enum close_reason r);
 const char *close_reason_help(enum close_reason r);
 const char *protocol_error_name(enum protocol_error e);
 const char *protocol_error_help(enum protocol_error e);
+const char *auth_failure_name(enum auth_failure f);
+const char *auth_failure_help(enum auth_failure f);
 
 void stats_init(struct tg_worker_stats *s);
 /* into += from, all of it. */

@@ -2,9 +2,10 @@
  * by SCM_RIGHTS.
  *
  * Order: the gateway receives every LISTENER (in the order of the configuration, workers
- * innermost), then ADMIN_TCP and ADMIN_UNIX where configured, then GO; it answers READY once, or
- * FAILED and ends. DRAIN comes after GO, at any time; STOP may come at any time at all. Both may be
- * repeated. DRAIN need not be answered: the gateway ends.
+ * innermost), then ADMIN_TCP, ADMIN_UNIX and KEYS where configured, then GO; it answers READY once,
+ * or FAILED and ends. KEYS comes again whenever a file of it has changed. DRAIN comes after GO, at
+ * any time; STOP may come at any time at all. Both may be repeated. DRAIN need not be answered: the
+ * gateway ends.
  *
  * End of file on the gateway's side (channel_recv says 0) means that the keeper is gone, killed
  * perhaps: the gateway ends cleanly and at once, as for STOP, since nobody would restart or command
@@ -21,6 +22,9 @@ enum channel_kind {
 	CHANNEL_LISTENER,   /* one descriptor; index = config listener, sub = worker */
 	CHANNEL_ADMIN_TCP,  /* one descriptor */
 	CHANNEL_ADMIN_UNIX, /* one descriptor; index = user id of its owner, the keeper's */
+	/* One descriptor: the contents of the key and secret files, as secrets_unpack() reads them;
+	 * index = how many */
+	CHANNEL_KEYS,
 	/* Everything was sent. index = restart epoch: seconds of the Unix epoch when this gateway
 	 * was started, or more; larger at every start. */
 	CHANNEL_GO,

@@ -54,11 +54,13 @@ struct keeper {
 	struct privilege_user user;
 
 	struct descriptors descriptors;
+	struct secrets secrets;
 
 	pid_t pid;            /* 0: no gateway now; start_at_ms says when */
 	int channel;          /* -1 when there is none, or it has ended */
 	uint32_t epoch;       /* of this gateway */
 	unsigned handed_over; /* records sent to this gateway, as descriptors_record numbers them */
+	bool keys_sent;       /* as they are now */
 	bool ready;
 	uint64_t ready_since_ms;
 	char failed[sizeof(((struct channel_record *)0)->text)]; /* what it said, or "" */
@@ -109,6 +111,32 @@ static enum deadline next_deadline(const struct keeper *k)
 	return first;
 }
 
+static bool keys_pending(const struct keeper *k)
+{
+	return k->o->secrets.n && !k->keys_sent;
+}
+
+static int send_keys(struct keeper *k)
+{
+	struct channel_record rec = {.kind = CHANNEL_KEYS, .index = k->o->secrets.n};
+	int fd, r;
+
+	if (!keys_pending(k))
+		return 0;
+	fd = secrets_pack(&k->secrets);
+	if (fd < 0 && k->ready) { /* it has others to go on with */
+		log_error("keeper", "new keys cannot be handed over: %s", strerror(-fd));
+		k->keys_sent = true;
+		return 0;
+	}
+	if (fd < 0)
+		return fd;
+	r = channel_send(k->channel, &rec, fd);
+	close(fd);
+	k->keys_sent = r == 0;
+	return r;
+}
+
 /* Sends what there is to send, in the order channel.h promises. 0, or -EAGAIN when the rest must
  * wait, or -errno. */
 static int send_pending(struct keeper *k)
@@ -124,13 +152,20 @@ static int send_pending(struct keeper *k)
 		k->stop_sent = true;
 	}
 	while (descriptors_record(&k->descriptors, k->handed_over, &rec, &fd)) {
-		if (rec.kind == CHANNEL_GO)
+		if (rec.kind == CHANNEL_GO) {
 			rec.index = k->epoch;
+			r = send_keys(k);
+			if (r)
+				return r;
+		}
 		r = channel_send(k->channel, &rec, fd);
 		if (r)
 			return r;
 		k->handed_over++;
 	}
+	r = send_keys(k);
+	if (r)
+		return r;
 	if (k->draining && !k->drain_sent) {
 		rec = (struct channel_record){.kind = CHANNEL_DRAIN};
 		r = channel_send(k->channel, &rec, -1);
@@ -185,6 +220,7 @@ static void start_gateway(struct keeper *k)
 	uint32_t seconds = (uint32_t)time(NULL);
 	k->epoch = seconds > k->epoch ? seconds : k->epoch + 1;
 	k->handed_over = 0;
+	k->keys_sent = false;
 	k->ready = false;
 	k->failed[0] = '\0';
 	k->killed = false;
@@ -387,9 +423,11 @@ static int timeout_ms(const struct keeper *k)
 
 	if (k->pid) {
 		if (k->killed || d == DEADLINES)
-			return -1;
+			return k->o->secrets.n ? SECRETS_POLL_MS : -1;
 		at = k->kill_at_ms[d];
 	}
+	if (k->o->secrets.n && at > now + SECRETS_POLL_MS)
+		at = now + SECRETS_POLL_MS;
 	if (at <= now)
 		return 0;
 	return at - now > INT_MAX ? INT_MAX : (int)(at - now);
@@ -400,7 +438,7 @@ static bool something_pending(const struct keeper *k)
 	struct channel_record rec;
 	int fd;
 
-	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) ||
+	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) || keys_pending(k) ||
 	       k->drain_sent != k->draining || k->stop_sent != k->stopping;
 }
 
@@ -408,6 +446,10 @@ static void loop(struct keeper *k)
 {
 	while (!k->done) {
 		on_time(k);
+		if (k->o->secrets.n && secrets_poll(&k->secrets, now_ms())) {
+			k->keys_sent = false;
+			flush_channel(k);
+		}
 		if (k->done)
 			break;
 		struct pollfd p[2] = {
@@ -516,6 +558,7 @@ static int open_descriptors(struct keeper *k)
 
 static int open_all(struct keeper *k)
 {
+	char error[512];
 	int r = take_signals(k);
 
 	if (r) {
@@ -529,6 +572,11 @@ static int open_all(struct keeper *k)
 	r = choose_user(k);
 	if (r)
 		return r;
+	r = secrets_load(&k->secrets, &k->o->secrets, error, sizeof(error));
+	if (r) {
+		log_error("keeper", "%s", error);
+		return r;
+	}
 	r = open_descriptors(k);
 	if (!r)
 		say_where(k);
@@ -560,6 +608,7 @@ int keeper_run(const struct keeper_opts *opts)
 	if (k.channel >= 0)
 		close(k.channel);
 	descriptors_close(&k.descriptors);
+	secrets_fini(&k.secrets);
 	if (k.sigfd >= 0)
 		close(k.sigfd);
 	return k.status;

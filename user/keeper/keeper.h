@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "keeper/descriptors.h"
+#include "keeper/secrets.h"
 
 enum {
 	KEEPER_ADDRESS_WAIT_MS = 2000, /* for an address in use to become free, at the start */
@@ -30,6 +31,7 @@ enum {
 
 struct keeper_opts {
 	struct descriptors_opts descriptors;
+	struct secrets_opts secrets; /* n 0: none */
 	/* Whom the gateway runs as when the keeper is root; must not be root. */
 	const char *user;
 	uint64_t drain_limit_ms; /* a gateway that drains for longer is killed; 0: no limit */

@@ -66,6 +66,13 @@ static void drop_buffers(struct conn *c)
 	conn_aux_trim(c);
 }
 
+static void forget_app(struct conn *c)
+{
+	if (c->app && net_self->ops->gone)
+		net_self->ops->gone(c);
+	c->app = NULL;
+}
+
 void conn_net_close_all(struct net *n)
 {
 	for (unsigned i = 0; i < n->w->n_rings; i++) {
@@ -82,6 +89,7 @@ void conn_net_close_all(struct net *n)
 			conn_out_drop(c);
 			conn_unblock(c);
 			drop_buffers(c);
+			forget_app(c);
 			if (c->aux)
 				slab_free(&n->aux, c->aux);
 			c->aux = NULL;
@@ -331,6 +339,7 @@ void conn_try_free(struct conn *c)
 	if (c->armed || (c->flags & (CONN_DIRTY | CONN_STARVED)) || c->run.queued)
 		return; /* whoever holds it comes back here */
 	conn_out_drop(c);
+	forget_app(c);
 	if (c->aux) {
 		slab_free(&n->aux, c->aux);
 		c->aux = NULL;

@@ -66,12 +66,14 @@ enum conn_flags {
 		16, /* the out queue was above its low mark: tell the upstream when it drains */
 	CONN_CLOSE_AFTER_FLUSH = 32, /* the peer knows: close as soon as the out queue is empty */
 	CONN_SHUT = 64,              /* our FIN was sent */
-	CONN_TOLD = 128,      /* the layer above knows this connection and must hear of its end */
-	CONN_CANCELLED = 256, /* the armed receive or poll was cancelled on purpose */
-	CONN_GREEDY = 512,    /* sent faster than it was served: gets one buffer at a time until it
-				 falls idle */
-	CONN_EOF = 1024,      /* the peer's FIN came, behind what is still to be parsed */
-	CONN_RESET = 2048,    /* likewise, an error */
+	CONN_TOLD = 128,       /* the layer above knows this connection and must hear of its end */
+	CONN_CANCELLED = 256,  /* the armed receive or poll was cancelled on purpose */
+	CONN_GREEDY = 512,     /* sent faster than it was served: gets one buffer at a time until it
+				  falls idle */
+	CONN_EOF = 1024,       /* the peer's FIN came, behind what is still to be parsed */
+	CONN_RESET = 2048,     /* likewise, an error */
+	CONN_VERIFYING = 4096, /* HANDSHAKE: hello was put off; what was asked is in aux->ctl */
+	CONN_VERDICT = 8192,   /* and may be asked again */
 };
 
 /* Allocated on need, freed when empty. */
@@ -79,7 +81,7 @@ struct conn_aux {
 	struct buf *in;  /* bytes received and not yet parsed: a partial request head, or what a
 			    pause left over */
 	struct buf *msg; /* the message so far, when it came in pieces */
-	struct buf *ctl; /* the control frame so far, likewise */
+	struct buf *ctl; /* the control frame so far, likewise; while VERIFYING the request */
 	const char *subprotocol;          /* selected from the configuration, during OPENING */
 	char accept[HTTP_ACCEPT_LEN + 1]; /* Sec-WebSocket-Accept, during OPENING */
 	bool opening;
@@ -134,6 +136,7 @@ enum {
 		8, /* buffers a connection may be ahead of its turns before it counts as greedy */
 	CONN_OUT_LOW_BYTES = 64 * 1024, /* below it a drained out queue is reported */
 	CONN_MSG_FIRST_BYTES = 1024,    /* first size of a message being assembled */
+	CONN_CLOSE_UNAUTHORIZED = 4001, /* close code: the token was refused, or expired */
 };
 
 /* What happens to a message that does not fit an out queue any more. */
@@ -197,6 +200,9 @@ struct conn_hello {
 	struct http_str host, path, query;
 	const struct http_request *http; /* WebSocket */
 	struct http_str token;           /* raw */
+	/* Who it is, where the route asked: filled in for open(). */
+	const char *subject;         /* NULL: not known */
+	const struct json_t *claims; /* a JSON object; NULL: none */
 };
 
 /* The answer to it. */
@@ -210,7 +216,8 @@ struct conn_answer {
 };
 
 struct conn_ops {
-	/* 0: go on, conn_open_upstream follows; -EPROTO: refused, as *ret says. */
+	/* 0: go on, conn_open_upstream follows; -EPROTO: refused, as *ret says; -EINPROGRESS: it is
+	 * asked again, with the same request, after conn_verdict. */
 	int (*hello)(struct conn *c, const struct conn_hello *hello, struct conn_answer *ret);
 	/* The route, session and limits are set. 0: opened; -EINPROGRESS: conn_accept or
 	 * conn_refuse comes later; -EPROTO: refused with *ret_status. */
@@ -224,6 +231,12 @@ struct conn_ops {
 	 * said or would be told. */
 	void (*closed)(struct conn *c, enum close_reason reason, uint16_t code, const uint8_t *text,
 		size_t text_len);
+	/* Of connections with conn->app only; each may be NULL. */
+	/* When due() wants to be called, on the worker's clock; false: never. Asked while OPEN. */
+	bool (*deadline)(const struct conn *c, uint32_t *ret_ms);
+	void (*due)(struct conn *c);
+	/* The slot is given back: free conn->app. */
+	void (*gone)(struct conn *c);
 };
 
 /* Counters of one route in one worker: plain stores by the worker, read by anyone. */
@@ -288,6 +301,11 @@ const struct conn_limits *conn_limits(const struct conn *c);
  * not NULL. */
 void conn_accept(struct conn *c, const char *subprotocol);
 void conn_refuse(struct conn *c, uint16_t status, const char *why, enum close_reason reason);
+
+/* hello can tell now what it put off. */
+void conn_verdict(struct conn *c);
+/* What ops->deadline says has changed. */
+void conn_deadline_changed(struct conn *c);
 
 /* Queues one message. 0, also when others were dropped for it; -ENOBUFS when it was itself dropped
  * by the route's policy at the cap, or the connection is being closed for it (`disconnect`: 1008,

@@ -58,9 +58,12 @@ enum conn_more conn_parse_proxy(
 	return CONN_MORE_INPUT;
 }
 
-/* Close code a raw client gets for an HTTP status. */
-static uint16_t close_code_of(uint16_t status)
+/* Close code a raw client gets for an HTTP status. A token refused is told like one that expired;
+ * what a service says stays a matter of policy. */
+static uint16_t close_code_of(uint16_t status, enum close_reason reason)
 {
+	if (status == 401 && reason == CLOSE_HANDSHAKE)
+		return CONN_CLOSE_UNAUTHORIZED;
 	switch (status) {
 	case 503:
 	case 429:
@@ -85,7 +88,7 @@ void conn_refuse(struct conn *c, uint16_t status, const char *why, enum close_re
 		len = http_response(
 			(char *)out, status, why, status == 503 || status == 429 ? 1 : 0);
 	else
-		len = raw_close_write(out, close_code_of(status), why);
+		len = raw_close_write(out, close_code_of(status, reason), why);
 	conn_tell_closed(c, reason, WS_CLOSE_TRY_LATER, NULL, 0);
 	if (c->aux)
 		c->aux->opening = false;
@@ -138,6 +141,10 @@ static void open_session(struct conn *c, const struct conn_hello *hello, const c
 	const char *why = "no upstream";
 	int err = n->ops->hello(c, hello, &a);
 
+	if (err == -EINPROGRESS) {
+		c->flags |= CONN_VERIFYING;
+		return;
+	}
 	spend(n);
 	if (err) {
 		if (a.error != PROTO_ERRS)
@@ -200,6 +207,48 @@ static bool is_health_check(const struct conn *c, const struct http_request *req
 	       req->method.len == 3 && !memcmp(req->method.data, "GET", 3);
 }
 
+/* What comes after a hello. The request is put aside when it is to be asked again. */
+static enum conn_more after_hello(struct conn *c, const uint8_t *request, size_t len)
+{
+	struct buf_pool *bufs = &conn_net(c)->bufs;
+
+	if (c->flags & CONN_VERIFYING) {
+		/* A HELLO that came in pieces is there already. */
+		if (conn_aux_get(c) && (c->aux->ctl || !buf_append(bufs, &c->aux->ctl, request,
+							       (uint32_t)len, UINT32_MAX)))
+			return CONN_MORE_UPSTREAM;
+		c->flags &= (uint16_t)~CONN_VERIFYING;
+		conn_kill(c, CLOSE_NO_MEMORY);
+	}
+	return c->state == CONN_OPEN      ? CONN_MORE_INPUT
+	       : c->state == CONN_OPENING ? CONN_MORE_UPSTREAM
+					  : CONN_MORE_NOTHING;
+}
+
+void conn_verdict(struct conn *c)
+{
+	if (c->state != CONN_HANDSHAKE || !(c->flags & CONN_VERIFYING))
+		return;
+	c->flags |= CONN_VERDICT;
+	worker_push(conn_net(c)->w, &c->run, RUNQ_HANDSHAKE);
+}
+
+enum conn_more conn_hello_again(struct conn *c)
+{
+	struct buf *b = c->aux->ctl;
+	enum conn_more more;
+	size_t used;
+
+	c->flags &= (uint16_t) ~(CONN_VERIFYING | CONN_VERDICT);
+	c->aux->ctl = NULL;
+	if (c->protocol == CONN_WEBSOCKET)
+		more = conn_parse_http(c, b->data + b->off, b->len, &used);
+	else
+		more = conn_raw_hello(c, b->data + b->off, b->len);
+	buf_free(&conn_net(c)->bufs, b);
+	return more;
+}
+
 enum conn_more conn_parse_http(
 	struct conn *c, const uint8_t *data, size_t len, size_t *ret_consumed)
 {
@@ -238,9 +287,7 @@ enum conn_more conn_parse_http(
 	};
 	http_accept_key(req.key, accept);
 	open_session(c, &hello, accept);
-	return c->state == CONN_OPEN      ? CONN_MORE_INPUT
-	       : c->state == CONN_OPENING ? CONN_MORE_UPSTREAM
-					  : CONN_MORE_NOTHING;
+	return after_hello(c, data, (size_t)used);
 }
 
 enum conn_more conn_raw_hello(struct conn *c, const uint8_t *payload, size_t len)
@@ -261,7 +308,5 @@ enum conn_more conn_raw_hello(struct conn *c, const uint8_t *payload, size_t len
 		.token = {raw.token, raw.token_len},
 	};
 	open_session(c, &hello, no_accept);
-	return c->state == CONN_OPEN      ? CONN_MORE_INPUT
-	       : c->state == CONN_OPENING ? CONN_MORE_UPSTREAM
-					  : CONN_MORE_NOTHING;
+	return after_hello(c, payload, len);
 }

@@ -40,7 +40,7 @@ void conn_arm(struct conn *c)
 	struct net *n = conn_net(c);
 
 	if ((c->armed & (ARMED_POLL | ARMED_RECV)) ||
-		(c->flags & (CONN_STARVED | CONN_PAUSED | CONN_EOF | CONN_RESET)))
+		(c->flags & (CONN_STARVED | CONN_PAUSED | CONN_VERIFYING | CONN_EOF | CONN_RESET)))
 		return;
 	if (c->state != CONN_OPEN)
 		prep_recv(c, c->state <= CONN_HANDSHAKE, false);
@@ -173,7 +173,8 @@ static void finish(struct conn *c)
 /* The peer's end: what came before it is parsed first. */
 static void ended(struct conn *c, bool reset)
 {
-	bool kept = c->state >= CONN_OPENING && c->aux && c->aux->in;
+	bool kept =
+		(c->state >= CONN_OPENING && c->aux && c->aux->in) || (c->flags & CONN_VERIFYING);
 
 	c->flags |= reset ? CONN_RESET : CONN_EOF;
 	if (c->in_count || c->run.queued || (kept && !reset))
@@ -230,7 +231,8 @@ void conn_refill(struct worker *w, struct ring *r)
 			conn_try_free(c);
 			continue;
 		}
-		if (!(c->armed & (ARMED_POLL | ARMED_RECV)) && !(c->flags & CONN_PAUSED))
+		if (!(c->armed & (ARMED_POLL | ARMED_RECV)) &&
+			!(c->flags & (CONN_PAUSED | CONN_VERIFYING)))
 			prep_recv(c, true, false);
 		budget--;
 	}
@@ -357,10 +359,13 @@ void conn_run(struct worker *w, struct runq_item *it)
 	}
 	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
 	n->turn_frames = 0;
-	if (c->flags & CONN_PAUSED)
-		more = CONN_MORE_UPSTREAM;
-	else
-		more = c->aux && c->aux->in ? parse_kept(c) : parse_buffers(c);
+	more = c->flags & CONN_VERDICT ? conn_hello_again(c) : CONN_MORE_INPUT;
+	if (more == CONN_MORE_INPUT) {
+		if (c->flags & (CONN_PAUSED | CONN_VERIFYING))
+			more = CONN_MORE_UPSTREAM;
+		else
+			more = c->aux && c->aux->in ? parse_kept(c) : parse_buffers(c);
+	}
 	if (c->state == CONN_DEAD || c->state == CONN_FREE)
 		return;
 	if (c->state == CONN_CLOSING) {

@@ -76,6 +76,8 @@ enum conn_more conn_parse_proxy(
 enum conn_more conn_parse_http(
 	struct conn *c, const uint8_t *data, size_t len, size_t *ret_consumed);
 enum conn_more conn_raw_hello(struct conn *c, const uint8_t *payload, size_t len);
+/* Asks hello again, with what was put aside. */
+enum conn_more conn_hello_again(struct conn *c);
 bool conn_proxy_allowed(const struct conn *c);
 void conn_protocol_error(struct conn *c, enum protocol_error e);
 

@@ -192,7 +192,8 @@ static enum conn_more on_control(struct conn *c, struct event *ev)
 	case EV_DATA:
 		break;
 	}
-	if (!whole && c->aux && c->aux->ctl) {
+	/* A HELLO that is put off stays. */
+	if (!whole && c->aux && c->aux->ctl && !(c->flags & CONN_VERIFYING)) {
 		buf_free(&n->bufs, c->aux->ctl);
 		c->aux->ctl = NULL;
 	}
@@ -313,7 +314,7 @@ enum conn_more conn_parse(struct conn *c, uint8_t *data, size_t len, size_t *ret
 			return more;
 		}
 	}
-	if (c->state == CONN_OPENING) {
+	if (c->state == CONN_OPENING || (c->flags & CONN_VERIFYING)) {
 		*ret_consumed = at;
 		return CONN_MORE_UPSTREAM;
 	}

@@ -43,10 +43,23 @@ static void earliest(uint32_t *at, bool *any, uint32_t deadline)
 	*any = true;
 }
 
+/* The layer above may have one, of the session. */
+static bool app_deadline(const struct conn *c, uint32_t *ret)
+{
+	const struct conn_ops *ops = conn_net(c)->ops;
+
+	return c->app && ops->deadline && ops->deadline(c, ret);
+}
+
+void conn_deadline_changed(struct conn *c)
+{
+	conn_timer_update(c);
+}
+
 void conn_timer_update(struct conn *c)
 {
 	struct net *n = conn_net(c);
-	uint32_t at = 0;
+	uint32_t at = 0, app_at;
 	bool any = false;
 
 	if (c->state < CONN_OPEN) {
@@ -64,6 +77,8 @@ void conn_timer_update(struct conn *c)
 			earliest(&at, &any, c->last_rx_ms + QUIET_MS);
 		if (c->aux && c->aux->out_since_ms && l->write_timeout_ms)
 			earliest(&at, &any, c->aux->out_since_ms + l->write_timeout_ms);
+		if (app_deadline(c, &app_at))
+			earliest(&at, &any, app_at);
 	}
 	if (!any)
 		return;
@@ -95,7 +110,13 @@ static bool heartbeat(struct conn *c, uint32_t now)
 static void open_deadlines(struct conn *c, uint32_t now)
 {
 	const struct conn_limits *l = conn_limits(c);
+	uint32_t app_at;
 
+	if (app_deadline(c, &app_at) && !before(now, app_at)) {
+		conn_net(c)->ops->due(c);
+		if (c->state != CONN_OPEN)
+			return;
+	}
 	if (c->aux && c->aux->out_since_ms && l->write_timeout_ms &&
 		!before(now, c->aux->out_since_ms + l->write_timeout_ms)) {
 		conn_kill(c, CLOSE_WRITE_TIMEOUT);

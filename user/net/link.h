@@ -3,8 +3,8 @@
  *
  * The gateway's side of include/tidegate/link.h. One link per worker and endpoint, kept up with
  * PINGs and jittered reconnects; new sessions go to the link with the fewest sessions or by a hash
- * of a header; credit flows both ways, so that a service that stops reading stalls only its own
- * sessions. Worker thread only.
+ * of a claim or header; credit flows both ways, so that a service that stops reading stalls only
+ * its own sessions. Worker thread only.
  */
 #ifndef TIDEGATE_NET_LINK_H
 #define TIDEGATE_NET_LINK_H
@@ -36,8 +36,8 @@ struct link_opts {
 	const struct link_endpoint *endpoints; /* static */
 	unsigned n_endpoints;
 	enum link_balance balance;
-	const char *hash_key; /* a request header, lower case; raw clients and absent headers hash
-				 by session id */
+	const char *hash_key; /* a claim of the client's token, or else a request header; with
+				 neither, sessions hash by id */
 	enum link_failover failover;
 	uint64_t buffer_bytes; /* held for all sessions of this upstream while no link is up */
 	uint64_t message_max; /* largest message of a service, the greatest of the routes' limits */

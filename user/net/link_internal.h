@@ -359,7 +359,7 @@ int link_open_metadata(
 	const struct conn *c, const struct conn_hello *hello, char **ret_meta, uint32_t *ret_len);
 /* True when the metadata lists the subprotocol among those the client offered. */
 bool link_open_offered(const char *meta, uint32_t meta_len, const char *subprotocol, size_t len);
-/* Of header `key`, or of the session's id where there is none. */
+/* Of the claim `key`, else of the header, or of the session's id where there is neither. */
 uint64_t link_open_hash(const char *key, const struct conn_hello *hello, uint64_t session);
 uint64_t link_hash(const void *data, size_t len);
 

@@ -140,6 +140,14 @@ static bool put_headers(json_t *o, const struct http_request *req)
 	return json_object_set_new_nocheck(o, "headers", headers) == 0 && ok;
 }
 
+/* A token in disguise (docs/authentication.md): for the gateway alone. */
+static bool is_token_offer(const char *p, size_t len)
+{
+	static const char prefix[] = "tg.token.";
+
+	return len >= sizeof prefix - 1 && !memcmp(p, prefix, sizeof prefix - 1);
+}
+
 /* The tokens the client offers, in its order; the list was checked with the request. */
 static bool put_subprotocols(json_t *o, struct http_str list)
 {
@@ -155,7 +163,8 @@ static bool put_subprotocols(json_t *o, struct http_str list)
 			p++;
 		while (stop > p && (stop[-1] == ' ' || stop[-1] == '\t'))
 			stop--;
-		if (link_subprotocol_valid(p, (size_t)(stop - p)))
+		if (link_subprotocol_valid(p, (size_t)(stop - p)) &&
+			!is_token_offer(p, (size_t)(stop - p)))
 			ok = json_array_append_new(out, json_stringn(p, (size_t)(stop - p))) == 0;
 		p = next;
 	}
@@ -175,6 +184,10 @@ static bool fill(json_t *o, const struct conn *c, const struct conn_hello *hello
 	     put(o, "path", hello->path.data, hello->path.len) && put_query(o, hello->query);
 	if (ok && hello->host.data)
 		ok = put(o, "host", hello->host.data, hello->host.len);
+	if (ok && hello->subject)
+		ok = put(o, "subject", hello->subject, strlen(hello->subject));
+	if (ok && hello->claims)
+		ok = json_object_set(o, "claims", (json_t *)(uintptr_t)hello->claims) == 0;
 	snprintf(id, sizeof id, "%" PRIu64, c->session);
 	ok = ok && put(o, "session", id, strlen(id)) &&
 	     put(o, "protocol", hello->http ? "websocket" : "raw", hello->http ? 9 : 3);
@@ -241,8 +254,18 @@ uint64_t link_hash(const void *data, size_t len)
 uint64_t link_open_hash(const char *key, const struct conn_hello *hello, uint64_t session)
 {
 	struct http_str value = {NULL, 0};
+	const json_t *claim = key ? json_object_get(hello->claims, key) : NULL;
+	char number[24];
 
-	if (key && hello->http)
+	if (json_is_string(claim)) {
+		value = (struct http_str){json_string_value(claim), json_string_length(claim)};
+	} else if (json_is_integer(claim)) {
+		value.len = (size_t)snprintf(
+			number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(claim));
+		value.data = number;
+	} else if (key && hello->subject && !strcmp(key, "sub")) { /* of a token without claims */
+		value = (struct http_str){hello->subject, strlen(hello->subject)};
+	} else if (key && hello->http)
 		value = http_header_get(hello->http, key);
 	return value.data ? link_hash(value.data, value.len) : link_hash(&session, sizeof session);
 }

@@ -82,6 +82,16 @@ static json_t *protocol_errors_json(const struct tg_worker_stats *s)
 	return o;
 }
 
+static json_t *auth_failures_json(const struct tg_worker_stats *s)
+{
+	json_t *o = json_object();
+
+	for (unsigned i = 0; i < AUTH_FAILURES; i++)
+		if (s->auth_failures[i])
+			put_number(&o, auth_failure_name(i), s->auth_failures[i]);
+	return o;
+}
+
 static json_t *links_summary_json(const struct admin_status *s)
 {
 	uint64_t up = 0, sessions = 0, queued = 0;
@@ -124,6 +134,7 @@ json_t *admin_json_status(const struct admin_status *s)
 	put_counters(&o, &sum);
 	put(&o, "closes", closes_json(&sum));
 	put(&o, "protocol_errors", protocol_errors_json(&sum));
+	put(&o, "auth_failures", auth_failures_json(&sum));
 	put(&o, "links", links_summary_json(s));
 	if (s->links_error)
 		put_text(&o, "links_error", s->links_error);

@@ -128,6 +128,8 @@ static void route_free(struct config_route *r)
 	free(r->upstream);
 	strings_free(&r->origins);
 	strings_free(&r->subprotocols);
+	strings_free(&r->auth_audience);
+	free(r->auth_issuer);
 }
 
 static void upstream_free(struct config_upstream *u)
@@ -152,6 +154,13 @@ void config_free(struct config *c)
 	free(c->admission.allow);
 	free(c->admission.deny);
 	free(c->admission.weights);
+	for (unsigned i = 0; i < c->n_auth_keys; i++) {
+		free(c->auth_keys[i].kid);
+		free(c->auth_keys[i].file);
+	}
+	strings_free(&c->auth_secrets);
+	free(c->auth_keys);
+	free(c->auth_claim);
 	free(c->listeners);
 	free(c->routes);
 	free(c->upstreams);

@@ -49,6 +49,12 @@ struct config_listener {
 	unsigned line;       /* where it stands in the file, for later messages */
 };
 
+struct config_auth_key {
+	char *kid;     /* auth.keys[].kid, optional: the key of tokens that name none; unique */
+	int algorithm; /* .algorithm: enum jwt_algorithm */
+	char *file;    /* .file: absolute path */
+};
+
 struct config_route {
 	char *listener;     /* routes[].listener, optional: all listeners */
 	char *host;         /* .host, optional: any; compared without port, case-insensitive;
@@ -72,6 +78,11 @@ struct config_route {
 	int out_policy;              /* .out_queue.policy: enum out_policy */
 	uint32_t write_timeout_ms;   /* .write_timeout, 30s: no progress for so long ends the
 					connection */
+	int auth_type;               /* .auth.type, none: enum auth_type */
+	struct config_strings auth_audience; /* .auth.audience, empty: any; jwt only */
+	char *auth_issuer;                   /* .auth.issuer, optional: any; jwt only */
+	bool auth_topics_all;                /* .auth.topics_default: all | none */
+	bool auth_refresh;                   /* .auth.refresh, false */
 	unsigned line;
 };
 
@@ -91,7 +102,7 @@ struct config_upstream {
 	struct config_address *endpoints; /* .endpoints: tcp://host-address:port, unix:/path */
 	unsigned n_endpoints;             /* 1..64 */
 	enum config_balance balance;      /* .balance: least-sessions | hash:NAME */
-	char *hash_key;                   /* NAME: a request header (lower case), or NULL */
+	char *hash_key;                   /* NAME: a claim or request header, or NULL */
 	enum config_failover failover;    /* .failover: resume | close */
 	uint64_t buffer_bytes;     /* .buffer, 4MiB per worker: messages held while no link is up */
 	uint32_t session_window;   /* .session_window, 256KiB: bytes a session may have un-credited
@@ -185,6 +196,15 @@ struct config {
 	uint32_t close_timeout_ms; /* handshake.close_timeout, 2s: how long a close frame waits for
 				      its answer */
 	uint32_t drain_period_ms;  /* drain.period, 10s */
+
+	struct config_strings auth_secrets; /* auth.secrets: files of secrets for `token` */
+	struct config_auth_key *auth_keys;  /* auth.keys */
+	unsigned n_auth_keys;
+	uint32_t auth_token_bytes; /* auth.token_size, 4KiB; 256..32KiB */
+	uint32_t auth_leeway_ms;   /* auth.leeway, 10s: whole seconds */
+	char *auth_claim;          /* auth.claim, "tidegate": of topic permissions */
+	unsigned crypto_threads;   /* crypto.threads, 1 */
+	unsigned crypto_queue;     /* crypto.queue, 1024: jobs waiting, per thread */
 
 	uint32_t send_buffer_bytes;    /* sockets.send_buffer, 64KiB; 0: the kernel's own sizing */
 	uint32_t receive_buffer_bytes; /* sockets.receive_buffer, 0: the kernel's own sizing */

@@ -1,7 +1,6 @@
 #include "ops/config_build.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -11,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "app/auth.h"
 #include "base/log.h"
 #include "net/conn.h"
 #include "ops/config_address.h"
@@ -292,6 +292,48 @@ static void build_listener(struct config_build *b, unsigned i,
 	build_proxy(b, prefix, raw->proxy_protocol, l);
 }
 
+static void build_auth_keys(
+	struct config_build *b, const struct config_raw_auth *raw, struct config *c)
+{
+	c->auth_keys = zeroed(b, raw->keys_count, sizeof(*c->auth_keys));
+	for (; c->auth_keys && c->n_auth_keys < raw->keys_count; c->n_auth_keys++) {
+		const struct config_raw_auth_key *from = &raw->keys[c->n_auth_keys];
+		struct config_auth_key *k = &c->auth_keys[c->n_auth_keys];
+		char path[CONFIG_PATH_MAX];
+
+		config_index_format(path, "auth.keys[%u].kid", c->n_auth_keys);
+		k->kid = text_checked(b, path, from->kid, config_text_kid);
+		config_index_format(path, "auth.keys[%u].file", c->n_auth_keys);
+		k->file = text_checked(b, path, from->file, config_text_file);
+		k->algorithm = *from->algorithm;
+	}
+}
+
+static void build_auth(struct config_build *b, const struct config_raw_auth *raw, struct config *c)
+{
+	build_strings(b, "auth.secrets", raw->secrets, raw->secrets_count, config_text_file,
+		&c->auth_secrets);
+	build_auth_keys(b, raw, c);
+	c->auth_claim = text_checked(
+		b, "auth.claim", raw->claim ? raw->claim : "tidegate", config_text_claim);
+	if (c->auth_leeway_ms % 1000)
+		config_build_error(b, "auth.leeway", "must be whole seconds");
+}
+
+static void build_route_auth(struct config_build *b, const char *prefix,
+	const struct config_raw_route_auth *raw, struct config_route *r)
+{
+	char path[CONFIG_PATH_MAX];
+
+	r->auth_type = WITH_DEFAULT(raw->type, AUTH_NONE);
+	r->auth_topics_all = WITH_DEFAULT(raw->topics_default, 1);
+	r->auth_refresh = WITH_DEFAULT(raw->refresh, false);
+	build_strings(b, config_index_format(path, "%sauth.audience", prefix), raw->audience,
+		raw->audience_count, config_text_claim, &r->auth_audience);
+	r->auth_issuer = text_checked(b, config_index_format(path, "%sauth.issuer", prefix),
+		raw->issuer, config_text_claim);
+}
+
 static void build_route(struct config_build *b, unsigned i, const struct config_raw_route *raw,
 	struct config_route *r)
 {
@@ -310,6 +352,7 @@ static void build_route(struct config_build *b, unsigned i, const struct config_
 		raw->origins_count, config_text_origin, &r->origins);
 	build_strings(b, config_index_format(path, "%ssubprotocols", prefix), raw->subprotocols,
 		raw->subprotocols_count, config_text_token, &r->subprotocols);
+	build_route_auth(b, prefix, &raw->auth, r);
 	r->out_policy = WITH_DEFAULT(raw->out_queue.policy, OUT_DISCONNECT);
 	if (!raw->out_queue.bytes && r->max_message_bytes + OUT_QUEUE_ROOM > OUT_QUEUE_DEFAULT)
 		r->out_queue_bytes = r->max_message_bytes + OUT_QUEUE_ROOM;
@@ -330,8 +373,6 @@ static void build_balance(
 	}
 	u->balance = CONFIG_HASH;
 	u->hash_key = text_checked(b, path, given + strlen(hash), config_text_token);
-	for (char *p = u->hash_key; p && *p; p++)
-		*p = (char)tolower((unsigned char)*p);
 }
 
 static void build_upstream(struct config_build *b, unsigned i,
@@ -389,5 +430,6 @@ void config_build(struct config_build *b, const struct config_raw *raw, struct c
 	c->log_json = WITH_DEFAULT(raw->log.format, false);
 	build_admin(b, raw, c);
 	build_admission(b, &raw->admission, &c->admission);
+	build_auth(b, &raw->auth, c);
 	build_lists(b, raw, c);
 }

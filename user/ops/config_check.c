@@ -1,6 +1,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "app/auth.h"
 #include "ops/config_address.h"
 #include "ops/config_build.h"
 
@@ -145,6 +146,60 @@ static void check_repeats(struct config_build *b, const struct config_strings *s
 			}
 }
 
+static void check_auth_keys(struct config_build *b, const struct config *c)
+{
+	char path[CONFIG_PATH_MAX];
+
+	check_repeats(b, &c->auth_secrets, "auth.secrets");
+	for (unsigned i = 1; i < c->n_auth_keys; i++)
+		for (unsigned j = 0; j < i; j++) {
+			const char *kid = c->auth_keys[i].kid, *other = c->auth_keys[j].kid;
+
+			if (kid != other && !same_text(kid, other))
+				continue;
+			config_index_format(path, "auth.keys[%u].kid", i);
+			if (kid)
+				config_build_error(b, path,
+					"\"%s\" is already the kid of auth.keys[%u]", kid, j);
+			else
+				config_build_error(b, path,
+					"is missing, as in auth.keys[%u]; one key may do without",
+					j);
+			break;
+		}
+}
+
+static void check_route_auth(
+	struct config_build *b, const struct config *c, const struct config_route *r, unsigned i)
+{
+	const struct {
+		const char *key;
+		bool given;
+	} of_jwt[] = {{"audience", r->auth_audience.n > 0}, {"issuer", r->auth_issuer != NULL}};
+	char path[CONFIG_PATH_MAX];
+
+	config_index_format(path, "routes[%u].auth.type", i);
+	if (r->auth_type == AUTH_TOKEN && !c->auth_secrets.n)
+		config_build_error(b, path, "token needs a file in auth.secrets");
+	if (r->auth_type == AUTH_JWT && !c->n_auth_keys)
+		config_build_error(b, path, "jwt needs a key in auth.keys");
+	for (size_t k = 0; k < sizeof(of_jwt) / sizeof(*of_jwt); k++)
+		if (of_jwt[k].given && r->auth_type != AUTH_JWT) {
+			config_index_format(path, "routes[%u].auth.%s", i, of_jwt[k].key);
+			config_build_error(b, path, "only tokens of type jwt have one");
+		}
+	config_index_format(path, "routes[%u].auth.refresh", i);
+	if (r->auth_refresh && r->auth_type == AUTH_NONE)
+		config_build_error(b, path, "there is no token to refresh without auth.type");
+	for (unsigned k = 0; k < r->subprotocols.n; k++) {
+		config_index_format(path, "routes[%u].subprotocols[%u]", i, k);
+		if (r->subprotocols.item[k] && !strncmp(r->subprotocols.item[k], AUTH_SUBPROTOCOL,
+						       strlen(AUTH_SUBPROTOCOL)))
+			config_build_error(b, path, "\"%s\" would be taken for a client's token",
+				r->subprotocols.item[k]);
+	}
+}
+
 static void check_route(struct config_build *b, const struct config *c, unsigned i)
 {
 	struct config_route *r = &c->routes[i];
@@ -153,6 +208,7 @@ static void check_route(struct config_build *b, const struct config *c, unsigned
 	resolve_listener(b, c, i, r);
 	resolve_upstream(b, c, i, r);
 	check_route_twin(b, c, r, i);
+	check_route_auth(b, c, r, i);
 	if (is_raw_only(c, r))
 		check_raw_only(b, r, i);
 
@@ -223,6 +279,7 @@ void config_check(struct config_build *b, struct config *c)
 		config_build_error(b, "listeners", "must have at least one entry");
 	if (c->n_routes == 0)
 		config_build_error(b, "routes", "must have at least one entry");
+	check_auth_keys(b, c);
 	check_order(b, "workers.", "turn", c->turn_us, "slice", c->slice_us);
 	check_order(b, "admission.", "penalty", c->admission.penalty_ms, "penalty_max",
 		c->admission.penalty_max_ms);

@@ -24,6 +24,8 @@ enum {
 	CONFIG_ROUTES_MAX = 1024,
 	CONFIG_UPSTREAMS_MAX = 256,
 	CONFIG_ENDPOINTS_MAX = 64,
+	CONFIG_AUTH_KEYS_MAX = 64,
+	CONFIG_AUTH_SECRETS_MAX = 16,
 	CONFIG_STRINGS_MAX = 256,    /* origins, subprotocols, prefixes of one list */
 	CONFIG_PREFIXES_MAX = 10000, /* of admission's lists */
 };
@@ -62,6 +64,14 @@ enum config_rule_flags {
 	X(handshake, head_size, handshake_head_bytes, BYTES, 0, "8KiB", 512, 64 * CONFIG_KIB)      \
 	X(handshake, headers, handshake_headers, NUMBER, 0, "64", 8, HTTP_HEADERS_MAX)             \
 	X(handshake, close_timeout, close_timeout_ms, MS, 0, "2s", 10, 60 * CONFIG_SEC)
+
+#define CONFIG_KEYS_AUTH(X)                                                                        \
+	X(auth, token_size, auth_token_bytes, BYTES, 0, "4KiB", 256, AUTH_TOKEN_MAX)               \
+	X(auth, leeway, auth_leeway_ms, MS, ZERO, "10s", CONFIG_SEC, 600 * CONFIG_SEC)
+
+#define CONFIG_KEYS_CRYPTO(X)                                                                      \
+	X(crypto, threads, crypto_threads, NUMBER, 0, "1", 1, CRYPTO_THREADS_MAX)                  \
+	X(crypto, queue, crypto_queue, NUMBER, POW2, "1024", 2, 65536)
 
 #define CONFIG_KEYS_DRAIN(X) X(drain, period, drain_period_ms, MS, 0, "10s", 10, CONFIG_HOUR)
 
@@ -155,6 +165,22 @@ struct config_raw_handshake {
 	CONFIG_KEYS_HANDSHAKE(CONFIG_RAW_MEMBER_)
 };
 
+struct config_raw_auth_key {
+	char *kid, *file;
+	int *algorithm;
+};
+
+struct config_raw_auth {
+	CONFIG_KEYS_AUTH(CONFIG_RAW_MEMBER_)
+	char *claim, **secrets;
+	struct config_raw_auth_key *keys;
+	unsigned secrets_count, keys_count;
+};
+
+struct config_raw_crypto {
+	CONFIG_KEYS_CRYPTO(CONFIG_RAW_MEMBER_)
+};
+
 struct config_raw_drain {
 	CONFIG_KEYS_DRAIN(CONFIG_RAW_MEMBER_)
 };
@@ -201,12 +227,19 @@ struct config_raw_out_queue {
 	int *policy;
 };
 
+struct config_raw_route_auth {
+	int *type, *topics_default, *refresh;
+	char **audience, *issuer;
+	unsigned audience_count;
+};
+
 struct config_raw_route {
 	char *listener, *host, *path, *upstream;
 	char **origins, **subprotocols;
 	unsigned origins_count, subprotocols_count;
 	struct config_raw_heartbeat heartbeat;
 	struct config_raw_out_queue out_queue;
+	struct config_raw_route_auth auth;
 	CONFIG_KEYS_ROUTE(CONFIG_RAW_MEMBER_)
 };
 
@@ -229,6 +262,8 @@ struct config_raw {
 	struct config_raw_log log;
 	struct config_raw_admin admin;
 	struct config_raw_handshake handshake;
+	struct config_raw_auth auth;
+	struct config_raw_crypto crypto;
 	struct config_raw_drain drain;
 	struct config_raw_sockets sockets;
 	struct config_raw_admission admission;

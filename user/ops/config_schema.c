@@ -1,6 +1,8 @@
 #include <stdio.h>
 
+#include "app/auth.h"
 #include "base/log.h"
+#include "core/crypto.h"
 #include "core/worker.h"
 #include "net/conn.h"
 #include "ops/config.h"
@@ -29,6 +31,11 @@ static const cyaml_strval_t levels[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG
 	{"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}};
 static const cyaml_strval_t formats[] = {{"human", 0}, {"json", 1}};
 static const cyaml_strval_t protocols[] = {{"websocket", CONFIG_WEBSOCKET}, {"raw", CONFIG_RAW}};
+static const cyaml_strval_t algorithms[] = {
+	{"HS256", JWT_HS256}, {"RS256", JWT_RS256}, {"ES256", JWT_ES256}};
+static const cyaml_strval_t auth_types[] = {
+	{"none", AUTH_NONE}, {"token", AUTH_TOKEN}, {"jwt", AUTH_JWT}};
+static const cyaml_strval_t topics[] = {{"all", 1}, {"none", 0}};
 static const cyaml_strval_t types[] = {{"link", 0}};
 static const cyaml_strval_t policies[] = {{"disconnect", OUT_DISCONNECT},
 	{"drop-oldest", OUT_DROP_OLDEST}, {"drop-newest", OUT_DROP_NEWEST},
@@ -56,6 +63,22 @@ static const cyaml_schema_field_t admin_fields[] = {TEXT(listen, OPTIONAL, struc
 
 static const cyaml_schema_field_t handshake_fields[] = {
 	CONFIG_KEYS_HANDSHAKE(NUMBER_) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t auth_key_fields[] = {
+	TEXT(kid, OPTIONAL, struct config_raw_auth_key),
+	CYAML_FIELD_ENUM_PTR("algorithm", CYAML_FLAG_STRICT, struct config_raw_auth_key, algorithm,
+		algorithms, CYAML_ARRAY_LEN(algorithms)),
+	TEXT(file, REQUIRED, struct config_raw_auth_key), CYAML_FIELD_END};
+
+static const cyaml_schema_value_t auth_key_entry = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct config_raw_auth_key, auth_key_fields)};
+
+static const cyaml_schema_field_t auth_fields[] = {
+	LIST(secrets, OPTIONAL_LIST, struct config_raw_auth, &text_entry, CONFIG_AUTH_SECRETS_MAX),
+	LIST(keys, OPTIONAL_LIST, struct config_raw_auth, &auth_key_entry, CONFIG_AUTH_KEYS_MAX),
+	TEXT(claim, OPTIONAL, struct config_raw_auth), CONFIG_KEYS_AUTH(NUMBER_) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t crypto_fields[] = {CONFIG_KEYS_CRYPTO(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t drain_fields[] = {CONFIG_KEYS_DRAIN(NUMBER_) CYAML_FIELD_END};
 
@@ -102,6 +125,14 @@ static const cyaml_schema_field_t out_queue_fields[] = {
 	CONFIG_KEYS_OUT_QUEUE(NUMBER_) CHOICE(policy, struct config_raw_out_queue, policies),
 	CYAML_FIELD_END};
 
+static const cyaml_schema_field_t route_auth_fields[] = {
+	CHOICE(type, struct config_raw_route_auth, auth_types),
+	LIST(audience, OPTIONAL_LIST, struct config_raw_route_auth, &text_entry,
+		CONFIG_STRINGS_MAX),
+	TEXT(issuer, OPTIONAL, struct config_raw_route_auth),
+	CHOICE(topics_default, struct config_raw_route_auth, topics),
+	CHOICE(refresh, struct config_raw_route_auth, booleans), CYAML_FIELD_END};
+
 static const cyaml_schema_field_t route_fields[] = {
 	TEXT(listener, OPTIONAL, struct config_raw_route),
 	TEXT(host, OPTIONAL, struct config_raw_route),
@@ -113,6 +144,7 @@ static const cyaml_schema_field_t route_fields[] = {
 		"heartbeat", OPTIONAL, struct config_raw_route, heartbeat, heartbeat_fields),
 	CYAML_FIELD_MAPPING(
 		"out_queue", OPTIONAL, struct config_raw_route, out_queue, out_queue_fields),
+	CYAML_FIELD_MAPPING("auth", OPTIONAL, struct config_raw_route, auth, route_auth_fields),
 	CONFIG_KEYS_ROUTE(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_value_t route_entry = {
@@ -139,7 +171,8 @@ static const cyaml_schema_value_t upstream_entry = {
 
 static const cyaml_schema_field_t top_fields[] = {TEXT(instance, OPTIONAL, struct config_raw),
 	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log), SECTION(admin),
-	SECTION(handshake), SECTION(drain), SECTION(sockets), SECTION(admission), SECTION(debug),
+	SECTION(handshake), SECTION(auth), SECTION(crypto), SECTION(drain), SECTION(sockets),
+	SECTION(admission), SECTION(debug),
 	LIST(listeners, REQUIRED_LIST, struct config_raw, &listener_entry, CONFIG_LISTENERS_MAX),
 	LIST(routes, REQUIRED_LIST, struct config_raw, &route_entry, CONFIG_ROUTES_MAX),
 	LIST(upstreams, OPTIONAL_LIST, struct config_raw, &upstream_entry, CONFIG_UPSTREAMS_MAX),
@@ -179,8 +212,9 @@ const cyaml_schema_value_t config_schema = {
 
 static const struct config_rule top_rules[] = {
 	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
-		CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)
-			CONFIG_KEYS_ADMISSION(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
+		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW)
+			CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)
+				CONFIG_KEYS_ADMISSION(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 

@@ -141,6 +141,30 @@ const char *config_text_origin(const char *s)
 	return check_host(host, len);
 }
 
+const char *config_text_kid(const char *s)
+{
+	if (*s == '\0')
+		return "must not be empty";
+	for (const char *p = s; *p; p++)
+		if (*p < ' ' || *p >= 0x7f)
+			return "may only contain printable ASCII";
+	return strlen(s) > CONFIG_KID_MAX ? "is longer than 128 characters" : NULL;
+}
+
+const char *config_text_claim(const char *s)
+{
+	if (*s == '\0')
+		return "must not be empty";
+	return strlen(s) > CONFIG_CLAIM_MAX ? "is longer than 255 bytes" : NULL;
+}
+
+const char *config_text_file(const char *s)
+{
+	if (*s != '/')
+		return "is not an absolute path";
+	return strlen(s) > CONFIG_FILE_PATH_MAX ? "is longer than 4095 bytes" : NULL;
+}
+
 const char *config_text_token(const char *s)
 {
 	if (*s == '\0')

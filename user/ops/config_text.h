@@ -10,8 +10,11 @@
 enum {
 	CONFIG_NAME_MAX =
 		63, /* instance, listener and upstream names; labels in metrics and queries */
-	CONFIG_USER_MAX = 32,   /* useradd(8) */
-	CONFIG_HOST_MAX = 253,  /* RFC 1123 2.1, RFC 1035 2.3.4 */
+	CONFIG_USER_MAX = 32,  /* useradd(8) */
+	CONFIG_HOST_MAX = 253, /* RFC 1123 2.1, RFC 1035 2.3.4 */
+	CONFIG_KID_MAX = 128,
+	CONFIG_CLAIM_MAX = 255, /* a claim's name, an audience, an issuer */
+	CONFIG_FILE_PATH_MAX = 4095,
 	CONFIG_TOKEN_MAX = 128, /* subprotocols and header names; a 101 response has to hold one */
 };
 
@@ -27,6 +30,12 @@ const char *config_text_route_path(const char *s);
 const char *config_text_host(const char *s);
 /* "*", or scheme://host[:port] as browsers send it in Origin (RFC 6454 6.1). */
 const char *config_text_origin(const char *s);
+/* The id of a key: printable ASCII. */
+const char *config_text_kid(const char *s);
+/* The name of a claim, or what one is to be: not empty. */
+const char *config_text_claim(const char *s);
+/* The absolute path of a file. */
+const char *config_text_file(const char *s);
 /* An HTTP token (RFC 9110 5.6.2). */
 const char *config_text_token(const char *s);
 

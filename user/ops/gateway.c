@@ -78,6 +78,7 @@ static int translate(struct gateway *g)
 			.subprotocols = strings(&r->subprotocols),
 			.n_subprotocols = r->subprotocols.n,
 			.upstream = (unsigned)(r->upstream_index + 1),
+			.auth = r->auth_type == AUTH_NONE ? NULL : &g->policies[i],
 		};
 	}
 	g->conn = (struct conn_opts){
@@ -98,7 +99,7 @@ static int translate(struct gateway *g)
 
 /* What the keeper hands over before CHANNEL_GO. */
 struct handover {
-	int admin_tcp, admin_unix;
+	int admin_tcp, admin_unix, keys;
 	uid_t owner; /* of the admin socket: may use it besides root */
 	int *fds;    /* [worker * n_listeners + listener] */
 	unsigned n_workers, n_listeners;
@@ -155,6 +156,11 @@ static int receive_handover(int channel, struct handover *h)
 		case CHANNEL_ADMIN_UNIX:
 			h->admin_unix = fd;
 			h->owner = rec.index;
+			break;
+		case CHANNEL_KEYS:
+			if (h->keys >= 0)
+				close(h->keys);
+			h->keys = fd;
 			break;
 		case CHANNEL_GO:
 			h->epoch = rec.index;
@@ -319,6 +325,8 @@ static bool supervise(struct gateway *g, int channel)
 		if (poll(&pfd, 1, TICK_MS) > 0) {
 			int got = channel_recv(channel, &rec, &fd);
 
+			if (got > 0 && rec.kind == CHANNEL_KEYS && fd >= 0)
+				gateway_auth_reload(g, fd);
 			if (fd >= 0)
 				close(fd);
 			orphan = got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR);
@@ -358,6 +366,9 @@ static void destroy(struct gateway *g, struct handover *h)
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
 	gateway_gate_fini(g);
+	if (h->keys >= 0)
+		close(h->keys);
+	gateway_auth_destroy(g);
 	free(h->fds);
 	free(g->workers);
 	free(g->stats);
@@ -418,9 +429,11 @@ static void warm_up(void)
 int gateway_run(const struct config *cfg, int channel_fd)
 {
 	struct gateway g = {.cfg = cfg, .channel = channel_fd};
-	struct handover h = {.admin_tcp = -1, .admin_unix = -1, .n_listeners = cfg->n_listeners};
+	struct handover h = {
+		.admin_tcp = -1, .admin_unix = -1, .keys = -1, .n_listeners = cfg->n_listeners};
 	struct channel_record ready = {.kind = CHANNEL_READY};
 	struct admin *admin = NULL;
+	const char *why;
 	int err, status = 0;
 
 	warm_up();
@@ -433,6 +446,11 @@ int gateway_run(const struct config *cfg, int channel_fd)
 		goto out;
 	}
 	g.ids.epoch = h.epoch;
+	err = gateway_auth_create(&g, h.keys, &why);
+	if (err) {
+		status = fail(channel_fd, why ? why : "authentication", err);
+		goto out;
+	}
 	err = translate(&g);
 	if (!err)
 		err = gateway_gate_init(&g, h.n_workers);
@@ -456,6 +474,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	admin_stop(admin);
 out_workers:
 	gateway_gate_stop(&g);
+	gateway_auth_stop(&g); /* what is being verified finds its worker */
 	post_all(&g, MAIL_STOP);
 out:
 	destroy(&g, &h);

@@ -12,8 +12,10 @@
 enum gateway_mail {
 	MAIL_DRAIN,
 	MAIL_STOP,
-	MAIL_QUERY, /* ptr: struct query */
-	MAIL_LISTS, /* ptr: struct admission_lists, a reference of the worker's */
+	MAIL_QUERY,  /* ptr: struct query */
+	MAIL_CRYPTO, /* ptr: struct crypto_job, done */
+	MAIL_KEYS,   /* ptr: struct auth_keys, a reference */
+	MAIL_LISTS,  /* ptr: struct admission_lists, a reference of the worker's */
 };
 
 struct query;
@@ -50,6 +52,9 @@ struct gateway {
 	struct route *routes;
 	struct conn_opts conn;
 	struct session_ids ids;
+	struct auth_policy *policies; /* by route */
+	struct auth_key_spec *key_specs;
+	struct auth_opts auth;
 
 	struct gateway_gate *gate; /* NULL: admission is off */
 	_Atomic bool draining;
@@ -58,6 +63,16 @@ struct gateway {
 /* gateway_worker.c: creates and starts the workers; fds[worker * listeners + listener] are their
  * listening sockets. What was created stays in g, also on failure. In the main thread. */
 int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
+
+/* gateway_auth.c: policies of the routes, keys, crypto threads. keys_fd: of CHANNEL_KEYS, or -1.
+ * Main thread. What was made stays in g, also on failure; *ret_why says more then, or is NULL. */
+int gateway_auth_create(struct gateway *g, int keys_fd, const char **ret_why);
+/* New contents of the files: the workers get them by mail, or the old ones stay and it is logged.
+ */
+void gateway_auth_reload(struct gateway *g, int keys_fd);
+/* Before the workers are told to stop; after they have ended. */
+void gateway_auth_stop(struct gateway *g);
+void gateway_auth_destroy(struct gateway *g);
 
 /* gateway_drain.c: closes the sessions of a worker with 1001, spread over the drain period. In the
  * worker. */

@@ -121,6 +121,7 @@ static int on_start(struct worker *w)
 			.upstreams = gw->upstreams,
 			.n_upstreams = gw->n_upstreams,
 			.ids = &g->ids,
+			.auth = g->auth,
 		});
 	gateway_query_init(gw);
 	gateway_gate_attach(g, &gw->net);
@@ -151,6 +152,12 @@ static void on_mail(struct worker *w, const struct mailbox_msg *msg)
 	case MAIL_LISTS:
 		gateway_gate_mail(&gw->net, msg->ptr);
 		break;
+	case MAIL_CRYPTO:
+		crypto_done(msg->ptr);
+		break;
+	case MAIL_KEYS:
+		auth_keys_swap(&gw->sessions.auth, msg->ptr);
+		break;
 	}
 }
 
@@ -159,17 +166,16 @@ static void on_stop(struct worker *w)
 	struct gateway_worker *gw = worker_of(w);
 	struct mailbox_msg msg;
 
-	while (mailbox_pop(w->mailbox, &msg)) {
-		if (msg.kind == MAIL_QUERY)
-			gateway_query_mail(gw, msg.ptr);
-		else if (msg.kind == MAIL_LISTS)
-			gateway_gate_mail(&gw->net, msg.ptr);
-	}
+	while (mailbox_pop(w->mailbox, &msg))
+		if (msg.kind == MAIL_QUERY || msg.kind == MAIL_CRYPTO || msg.kind == MAIL_KEYS ||
+			msg.kind == MAIL_LISTS)
+			on_mail(w, &msg);
 	gateway_query_stop(gw);
 	conn_net_close_all(&gw->net);
 	for (size_t i = 0; i < gw->n_upstreams; i++)
 		gw->upstreams[i]->ops->destroy(gw->upstreams[i]);
 	free(gw->upstreams);
+	sessions_fini(&gw->sessions);
 	listener_fini(&gw->net);
 	conn_net_fini(&gw->net);
 	gateway_gate_detach(&gw->net);

@@ -112,6 +112,14 @@ static void put_by_reason(FILE *f, const struct metrics_input *in)
 		fprintf(f, "tidegate_protocol_errors_total{kind=\"%s\"} %" PRIu64 "\n",
 			protocol_error_name(k), sum);
 	}
+	put_head(f, "tidegate_auth_failures_total", "counter", "Tokens refused, by the reason");
+	for (unsigned k = 0; k < AUTH_FAILURES; k++) {
+		uint64_t sum = 0;
+		for (unsigned i = 0; i < in->n_workers; i++)
+			sum += in->workers[i].auth_failures[k];
+		fprintf(f, "tidegate_auth_failures_total{reason=\"%s\"} %" PRIu64 "\n",
+			auth_failure_name(k), sum);
+	}
 }
 
 /* The path and policy were seen at an earlier route already. */

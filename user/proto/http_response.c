@@ -111,6 +111,8 @@ size_t http_response(
 		status = 500;
 	if (status == 405)
 		strcpy(extra, "Allow: GET\r\n");
+	else if (status == 401) /* without one it is no 401, RFC 9110 15.5.2 */
+		strcpy(extra, "WWW-Authenticate: Bearer realm=\"tidegate\"\r\n");
 	else if (status == 426)
 		strcpy(extra, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
 	else if ((status == 429 || status == 503) && retry_after_s > 0)

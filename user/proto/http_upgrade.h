@@ -92,8 +92,9 @@ void http_accept_key(struct http_str key, char out[HTTP_ACCEPT_LEN + 1]);
 size_t http_upgrade_response(char out[HTTP_RESPONSE_MAX], const char *accept, const char *protocol);
 
 /* Writes a plain-text response with `Connection: close`, Content-Length and body "why\n"; 426 adds
- * Upgrade and Sec-WebSocket-Version: 13, 405 adds Allow: GET, 429 and 503 add Retry-After when
- * retry_after_s > 0. A status outside 200..599 is sent as 500. Returns its length. */
+ * Upgrade and Sec-WebSocket-Version: 13, 405 adds Allow: GET, 401 adds WWW-Authenticate, 429 and
+ * 503 add Retry-After when retry_after_s > 0. A status outside 200..599 is sent as 500. Returns its
+ * length. */
 size_t http_response(
 	char out[HTTP_RESPONSE_MAX], uint16_t status, const char *why, unsigned retry_after_s);
 

@@ -111,6 +111,20 @@ const scenarios = {
     await finish(ws);
   },
 
+  // MODE is a token.
+  async authentication() {
+    const authorized = await open([], { headers: { Authorization: `Bearer ${mode}` } });
+    const offered = await open([`tg.token.${mode}`, 'chat']);
+    assert.strictEqual(offered.protocol, 'chat');
+    for (const ws of [authorized, offered]) {
+      ws.send('hello');
+      assert.strictEqual((await ws.next()).data.toString(), 'hello');
+      await finish(ws);
+    }
+    for (const token of [undefined, mode.slice(0, -4)])
+      await assert.rejects(open([], token && { headers: { Authorization: `Bearer ${token}` } }), /401/);
+  },
+
   async many() {
     const clients = await Promise.all(Array.from({ length: 100 }, () => open()));
     for (let round = 0; round < 3; round++) {

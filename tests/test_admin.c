@@ -355,6 +355,32 @@ static void test_kick(void **state)
 	assert_error(LOCAL, "POST /v1/kick?session=2", 504, "a worker did not answer within 2 s");
 }
 
+static void test_gate_errors(void **state)
+{
+	json_t *j = ask_json("GET /v1/gate", 200);
+
+	assert_string_equal(json_string_value(json_object_get(j, "state")), "off");
+	json_decref(j);
+	assert_error(LOCAL, "POST /v1/gate/set", 400, "give word");
+	assert_error(LOCAL, "POST /v1/gate/set?word=rate", 400, "the word rate needs rate");
+	assert_error(LOCAL, "POST /v1/gate/set?word=open&rate=5", 400,
+		"only the word rate takes a rate");
+	assert_error(
+		LOCAL, "POST /v1/gate/set?word=ajar", 400, "word must be auto, open, shut or rate");
+	assert_error(LOCAL, "POST /v1/deny/add", 400, "give prefix");
+	assert_error(
+		LOCAL, "POST /v1/deny/add?prefix=10.0.0.0/33", 400, "prefix has a length above 32");
+	assert_error(
+		LOCAL, "POST /v1/allow/del?prefix=x", 400, "prefix is not an address or a prefix");
+	fake.list_error = -E2BIG;
+	assert_error(LOCAL, "POST /v1/deny/add?prefix=10.0.0.0/8", 409, "the list is full");
+	fake.list_error = -ETIMEDOUT;
+	assert_error(LOCAL, "POST /v1/deny/add?prefix=10.0.0.0/8", 504,
+		"a worker did not answer within 2 s");
+	assert_error(TCP, "POST /v1/gate/set?word=open", 404,
+		"this path is served on the admin socket only");
+}
+
 static void test_drain(void **state)
 {
 	for (int i = 0; i < 2; i++) { /* the second finds it under way */
@@ -473,6 +499,7 @@ int main(void)
 		WITH_ADMIN(test_kick),
 		WITH_ADMIN(test_topics),
 		WITH_ADMIN(test_publish),
+		WITH_ADMIN(test_gate_errors),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_timeouts),
 		cmocka_unit_test(test_keys_against_a_guard_page),

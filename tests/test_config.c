@@ -202,6 +202,48 @@ static void test_given_top(void **state)
 	config_free(c);
 }
 
+static void test_admission(void **state)
+{
+	struct config *c = load("listeners: [{name: a, address: \"127.0.0.1:1\"}]\n"
+				"routes: [{path: /, upstream: echo}]\n");
+	const struct config_admission *a = &c->admission;
+
+	assert_int_equal(a->mode, CONFIG_ADMISSION_AUTO);
+	assert_int_equal(a->target_us, 5000);
+	assert_int_equal(a->tier[0][0].open, 1000);
+	assert_int_equal(a->tier[1][2].churn, 1000);
+	assert_int_equal(a->penalty_ms, 30000);
+	assert_false(a->limit_loopback);
+	assert_int_equal(a->n_allow + a->n_deny + a->n_weights, 0);
+	assert_int_equal(c->debug_handshake_us, 0);
+	config_free(c);
+
+	c = load("listeners: [{name: a, address: \"127.0.0.1:1\"}]\n"
+		 "routes: [{path: /, upstream: echo}]\n"
+		 "admission: {mode: observe, limit_loopback: true, v4_24_churn: 7, v6_56_open: 8,\n"
+		 "  rate_floor: 3, rate_ceiling: 3, allow: [10.0.0.0/8, \"::1\"],\n"
+		 "  deny: [2001:db8::/32], weights: [{prefix: 100.64.0.0/10, weight: 0},\n"
+		 "  {prefix: 192.0.2.1}]}\n"
+		 "debug: {handshake_cost: 2ms}\n");
+	a = &c->admission;
+	assert_int_equal(a->mode, CONFIG_ADMISSION_OBSERVE);
+	assert_true(a->limit_loopback);
+	assert_int_equal(a->tier[0][1].churn, 7);
+	assert_int_equal(a->tier[1][1].open, 8);
+	assert_int_equal(a->rate_floor, 3);
+	assert_int_equal(a->rate_ceiling, 3);
+	assert_int_equal(a->n_allow, 2);
+	assert_int_equal(a->allow[0].len, 104);
+	assert_int_equal(a->n_deny, 1);
+	assert_int_equal(a->deny[0].len, 32);
+	assert_int_equal(a->n_weights, 2);
+	assert_int_equal(a->weights[0].weight, 0);
+	assert_int_equal(a->weights[1].weight, 10);
+	assert_int_equal(a->weights[1].prefix.len, 128);
+	assert_int_equal(c->debug_handshake_us, 2000);
+	config_free(c);
+}
+
 static void test_given_listeners(void **state)
 {
 	struct config *c = load(everything);
@@ -468,6 +510,7 @@ int main(void)
 		cmocka_unit_test(test_defaults_top),
 		cmocka_unit_test(test_defaults_lists),
 		cmocka_unit_test(test_given_top),
+		cmocka_unit_test(test_admission),
 		cmocka_unit_test(test_given_listeners),
 		cmocka_unit_test(test_given_routes),
 		cmocka_unit_test(test_given_upstreams),

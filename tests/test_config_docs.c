@@ -261,7 +261,8 @@ static void test_example_loads(void **state)
 	const void *where[CONFIG_RULE_SETS] = {[CONFIG_RULES_TOP] = c,
 		[CONFIG_RULES_LISTENER] = &c->listeners[0],
 		[CONFIG_RULES_ROUTE] = &c->routes[1],
-		[CONFIG_RULES_UPSTREAM] = &c->upstreams[0]};
+		[CONFIG_RULES_UPSTREAM] = &c->upstreams[0],
+		[CONFIG_RULES_WEIGHT] = &c->admission.weights[0]};
 	for (unsigned s = 0; s < CONFIG_RULE_SETS; s++)
 		for (unsigned i = 0; i < rules[s].n; i++) {
 			const struct config_rule *r = &rules[s].rule[i];

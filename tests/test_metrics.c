@@ -335,9 +335,41 @@ static int setup(void **state)
 	return 0;
 }
 
+static void test_gate(void **state)
+{
+	struct metrics_input in = input();
+	struct prom p;
+
+	fill_workers();
+	workers[0].verdicts[TG_DROP_RATE] = 3;
+	workers[2].verdicts[TG_DROP_RATE] = 4;
+	workers[1].verdicts_observed[TG_DROP_DENYLIST] = 5;
+	in.gate = (struct gate_info){.on = true,
+		.gate = {.state = TG_GATE_PACED, .rate = 1234},
+		.unserved = 17,
+		.delay_ns = 6000000,
+		.memory = {MEMORY_UNKNOWN, 4, 101, 101}};
+	render(&in, &p);
+	assert_int_equal(VALUE(&p, "tidegate_gate_state", 0), 1);
+	assert_int_equal(VALUE(&p, "tidegate_gate_rate", 0), 1234);
+	assert_int_equal(VALUE(&p, "tidegate_gate_unserved", 0), 17);
+	assert_true(value(&p, "tidegate_gate_delay_seconds", 0) == 0.006);
+	assert_true(value(&p, "tidegate_memory_pressure_ratio", 1, "kind", "machine") == 1.01);
+	assert_true(value(&p, "tidegate_memory_pressure_ratio", 1, "kind", "tcp") == 0.04);
+	const char *cgroup[] = {"kind", "cgroup"};
+	assert_null(prom_find(&p, "tidegate_memory_pressure_ratio", 1, cgroup));
+	assert_int_equal(
+		VALUE(&p, "tidegate_verdicts_total", 2, "program", "user", "reason", "rate"), 7);
+	assert_int_equal(VALUE(&p, "tidegate_verdicts_observed_total", 2, "program", "user",
+				 "reason", "deny"),
+		5);
+	prom_free(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_parser_is_strict),
 		cmocka_unit_test_setup(test_every_listed_counter, setup),
 		cmocka_unit_test_setup(test_sums_over_workers, setup),

@@ -93,7 +93,7 @@ static void pair_init(struct pair *p)
 static void assert_line(const struct pair *p, uint64_t interval_ns, const char *expected)
 {
 	char line[SCHEDLINE_MAX];
-	size_t len = schedline_format(line, p->now, p->before, 2, interval_ns);
+	size_t len = schedline_format(line, p->now, p->before, 2, interval_ns, "open");
 
 	assert_string_equal(line, expected);
 	assert_int_equal(len, strlen(expected));
@@ -136,6 +136,26 @@ static void test_deltas(void **state)
 		"sched_poll_delay_p99=0us runnable_tasks=182k accepts=9k/s closes=8.7k/s "
 		"conns=1.8M "
 		"gate=open admitted=90k refused=12 forced_yields=212 dropped=7");
+}
+
+/* Admission refuses after the accept: those are not among the admitted. Penalties and observations
+ * refuse nobody by themselves. */
+static void test_refused_by_admission(void **state)
+{
+	struct pair p;
+
+	pair_init(&p);
+	p.now[0].accepts = 100;
+	p.before[0].verdicts[TG_DROP_RATE] = 5;
+	p.now[0].verdicts[TG_DROP_RATE] = 15;
+	p.now[1].accepts = 20;
+	p.now[1].verdicts[TG_DROP_DENYLIST] = 3;
+	p.now[1].verdicts[TG_TRACK_PENALTY_CHURN] = 7;
+	p.now[1].verdicts_observed[TG_DROP_SHUT] = 7;
+	p.now[1].refused_full = 2;
+	assert_line(&p, ten_s_ns,
+		"sched_poll_delay_p99=0us runnable_tasks=0 accepts=12/s closes=0/s conns=0 "
+		"gate=open admitted=107 refused=15 forced_yields=0 dropped=0");
 }
 
 static void test_rates_follow_the_interval(void **state)
@@ -209,7 +229,7 @@ static void test_longest(void **state)
 	p.now[0].refused_full = p.now[0].forced_yields = p.now[0].link_messages_lost = UINT64_MAX;
 	p.now[0].closes[CLOSE_CLIENT] = UINT64_MAX;
 	hist_add(&p.now[0].run_delay_us, UINT64_MAX);
-	size_t len = schedline_format(line, p.now, p.before, 2, 1);
+	size_t len = schedline_format(line, p.now, p.before, 2, 1, "paced");
 	assert_int_equal(len, strlen(line));
 	assert_non_null(strstr(line, " dropped="));
 }
@@ -221,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_delay),
 		cmocka_unit_test(test_nothing_happened),
 		cmocka_unit_test(test_deltas),
+		cmocka_unit_test(test_refused_by_admission),
 		cmocka_unit_test(test_rates_follow_the_interval),
 		cmocka_unit_test(test_worst_worker_of_the_interval),
 		cmocka_unit_test(test_counters_gone_backwards),

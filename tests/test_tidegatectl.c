@@ -130,6 +130,7 @@ static void test_status(void **state)
 	assert_result(run("status"), 0, "tidegate 9.8.7, instance test, pid ", "");
 	assert_result(run("status"), 0,
 		"state            ready\n"
+		"gate             off\n"
 		"workers          2, 2 accepting, 2 rings\n"
 		"connections      85: 81 sessions, 4 in their handshake\n"
 		"runnable         0\n"
@@ -223,6 +224,76 @@ static void test_kick(void **state)
 	fake.kick_error = -ETIMEDOUT;
 	assert_result(run("kick|--session|2"), 1, "",
 		"tidegatectl: a worker did not answer within 2 s\n");
+}
+
+static void test_gate(void **state)
+{
+	fake.gate = (struct gate_info){
+		.on = true,
+		.mode = "user",
+		.gate = {.state = TG_GATE_PACED,
+			.reason = TG_GATE_BY_DELAY,
+			.rate = 1200,
+			.reserve_rate = 300,
+			.permits = GOVERNOR_PERMITS_MAX},
+		.unserved = 17,
+		.delay_ns = 6000000,
+		.target_ns = 5000000,
+		.goodput = 1100,
+		.cuts = 3,
+		.shuts = 2,
+		.holds = 1,
+		.memory = {MEMORY_UNKNOWN, 4, 50, 50},
+	};
+	fake.stats[1].verdicts[TG_DROP_RATE] = 9;
+	assert_result(run("gate"), 0,
+		"gate             paced by delay\n"
+		"mode             user, the operator says auto\n"
+		"rate             1200/s\n"
+		"reserve          300/s for proven prefixes\n"
+		"permits          no limit\n"
+		"unserved         17\n"
+		"standing delay   6ms of 5ms\n"
+		"handshakes       1.1k/s\n"
+		"decisions        3 cuts, 2 shuts, 1 taken back\n"
+		"memory           cgroup -, tcp 4 %, machine 50 %\n"
+		"verdicts         rate 9\n"
+		"observed         none\n",
+		"");
+	assert_result(run("status"), 0, "gate             paced by delay\n", "");
+	assert_result(run("gate|rate|77"), 0, "the gate is told: rate\n", "");
+	fake_sync(&fake);
+	assert_int_equal(fake.gate.word, GATE_WORD_RATE);
+	assert_int_equal(fake.gate.word_rate, 77);
+	assert_result(run("gate|shut|--json"), 0, "\"word\": \"shut\"", "");
+	fake_sync(&fake);
+	assert_int_equal(fake.gate.word, GATE_WORD_SHUT);
+	assert_result(run("gate|rate|x"), 2, "", "rate must be connections per second");
+	fake.gate_error = -EOPNOTSUPP;
+	assert_result(run("gate|auto"), 1, "", "admission is off");
+}
+
+static void test_lists(void **state)
+{
+	assert_result(run("deny"), 0, "PREFIX         ORIGIN\n", "");
+	assert_result(run("deny|list"), 0, "10.0.0.0/8     config\n2001:db8::/32  operator\n", "");
+	assert_result(run("allow|--json"), 0, "\"prefix\": \"192.0.2.1/32\"", "");
+	assert_result(run("deny|add|10.1.0.0/16"), 0, "added 10.1.0.0/16\n", "");
+	fake_sync(&fake);
+	assert_int_equal(fake.last_list, GATE_DENY);
+	assert_true(fake.last_add);
+	assert_int_equal(fake.last_prefix.len, 96 + 16);
+	assert_result(run("allow|del|2001:db8::1"), 0, "deleted 2001:db8::1/128\n", "");
+	fake_sync(&fake);
+	assert_int_equal(fake.last_list, GATE_ALLOW);
+	assert_false(fake.last_add);
+	assert_result(run("deny|add|10.1.0.1/16"), 2, "", "prefix has address bits beyond");
+	fake.list_error = -EEXIST;
+	assert_result(run("deny|add|10.1.0.0/16"), 1, "", "in the list already");
+	fake.list_error = -ENOENT;
+	assert_result(run("deny|del|10.1.0.0/16"), 1, "", "not in the list");
+	fake.list_error = -EOPNOTSUPP;
+	assert_result(run("deny"), 1, "", "admission is off");
 }
 
 static void test_drain(void **state)
@@ -527,6 +598,8 @@ int main(void)
 		WITH_ADMIN(test_links),
 		WITH_ADMIN(test_kick),
 		WITH_ADMIN(test_topics),
+		WITH_ADMIN(test_gate),
+		WITH_ADMIN(test_lists),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_json),
 		WITH_ADMIN(test_huge_list),

@@ -447,6 +447,74 @@ static void test_turns_are_measured(void **state)
 	bare_free(&b);
 }
 
+static void job_of_20_ms(struct worker *w, struct job *j)
+{
+	take_20_ms(NULL, NULL);
+}
+
+static void job_of_no_time(struct worker *w, struct job *j)
+{
+}
+
+/* The second waits for the first. */
+static void queue_two(struct bare *b, void *arg)
+{
+	struct job *j = arg;
+
+	job_init(&j[0], job_of_20_ms);
+	job_init(&j[1], job_of_no_time);
+	job_run(b->w, &j[0], RUNQ_HANDSHAKE);
+	job_run(b->w, &j[1], RUNQ_HANDSHAKE);
+}
+
+static void nothing(struct bare *b, void *arg)
+{
+}
+
+static uint64_t turn_since(const struct bare *b)
+{
+	return __atomic_load_n(&b->stats->turn_since_ns, __ATOMIC_RELAXED);
+}
+
+struct told {
+	uint64_t turn_since_ns, least_delay;
+};
+
+static void tell(struct bare *b, void *arg)
+{
+	*(struct told *)arg = (struct told){turn_since(b), b->stats->least_delay};
+}
+
+/* What the governor reads: time by class, the least delay of a slot, and the turn that goes on. */
+static void test_least_delay_is_published(void **state)
+{
+	struct bare b = {0};
+	struct worker_opts opts = bare_opts(&b);
+	struct job jobs[2];
+	struct told told = {0};
+	uint64_t until;
+
+	assert_int_equal(bare_begin(&b, &opts), 0);
+	/* When a slot ends between the last two, its own least delay is told instead. */
+	for (unsigned i = 0; i < 20 && (uint32_t)told.least_delay < 20000; i++) {
+		bare_run(&b, queue_two, jobs);
+		bare_sleep_ms(50);           /* the slot in which the second ran is over */
+		bare_run(&b, nothing, NULL); /* the end of this turn publishes it */
+		bare_run(&b, tell, &told);
+	}
+	assert_true((uint32_t)told.least_delay >= 20000);
+	assert_true(told.least_delay >> 32 <= worker_clock_ns() / WORKER_SLOT_NS);
+	assert_true(told.turn_since_ns > 0 && told.turn_since_ns <= worker_clock_ns());
+	until = bare_now_ms() + 10000;
+	while (turn_since(&b) && bare_now_ms() < until)
+		bare_sleep_ms(1);
+	assert_int_equal(turn_since(&b), 0); /* it waits */
+	bare_end(&b);
+	assert_true(b.stats->class_ns[RUNQ_HANDSHAKE] >= 20000000);
+	assert_int_equal(b.stats->class_ns[RUNQ_FANOUT], 0);
+	bare_free(&b);
+}
+
 static unsigned long mapped_bytes(void)
 {
 	FILE *f = fopen("/proc/self/statm", "re");
@@ -520,6 +588,7 @@ int main(void)
 		cmocka_unit_test(test_completion_queue_overflows),
 		cmocka_unit_test(test_starved_are_tried_again),
 		cmocka_unit_test(test_turns_are_measured),
+		cmocka_unit_test(test_least_delay_is_published),
 		cmocka_unit_test(test_nothing_is_left),
 	};
 

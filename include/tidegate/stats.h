@@ -105,7 +105,8 @@
 	X(KICKED, "kicked", "closed by an operator")                                               \
 	X(DRAIN, "drain", "the gateway is draining")                                               \
 	X(NO_MEMORY, "no_memory", "memory or a cap on it ran out")                                 \
-	X(HEALTH, "health", "a health check, answered")
+	X(HEALTH, "health", "a health check, answered")                                            \
+	X(REFUSED, "refused", "refused by admission; see verdicts_total")
 
 /* Why bad input was refused: protocol_errors_total{kind}. */
 #define TG_PROTOCOL_ERRORS(X)                                                                      \

@@ -91,6 +91,8 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 		admin:
 		  listen: 127.0.0.1:$admin_port
 		  socket: $tmp/admin.sock
+		admission: # the load opens its connections as fast as it can: pacing them is not what is measured
+		  mode: off
 		listeners:
 		  - name: bench
 		    address: 127.0.0.1:$port

@@ -29,6 +29,11 @@ struct fake_backend {
 	struct tg_worker_stats stats[FAKE_WORKERS];
 	size_t n_conns; /* connections there are; sessions count from 1 */
 	int conns_error, links_error, kick_error, drain_error; /* 0 or -errno to return */
+	int gate_error, list_error;
+	struct gate_info gate;
+	enum gate_list last_list;
+	bool last_add;
+	struct prefix_entry last_prefix;
 	unsigned hang_ms; /* conns and links answer that late */
 	bool ready;
 	const char *why_not;
@@ -234,6 +239,59 @@ static inline int fake_publish(void *ctx, const char *topic, const void *data, s
 	return f->publish_error;
 }
 
+static inline void fake_gate(void *ctx, struct gate_info *ret)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	*ret = f->gate;
+	if (!ret->mode)
+		ret->mode = "off";
+}
+
+static inline int fake_gate_say(void *ctx, enum governor_word word, uint32_t rate)
+{
+	struct fake_backend *f = ctx;
+
+	pthread_mutex_lock(&f->lock);
+	f->gate.word = word;
+	f->gate.word_rate = rate;
+	pthread_mutex_unlock(&f->lock);
+	return f->gate_error;
+}
+
+static inline int fake_list(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n)
+{
+	struct fake_backend *f = ctx;
+	struct list_info *l = calloc(2, sizeof *l);
+
+	assert(l);
+	fake_sync(f);
+	if (f->list_error) {
+		free(l);
+		return f->list_error;
+	}
+	strcpy(l[0].prefix, which == GATE_DENY ? "10.0.0.0/8" : "192.0.2.1/32");
+	l[0].configured = true;
+	strcpy(l[1].prefix, "2001:db8::/32");
+	*ret = l;
+	*ret_n = 2;
+	return 0;
+}
+
+static inline int fake_list_change(
+	void *ctx, enum gate_list which, bool add, const struct prefix_entry *entry)
+{
+	struct fake_backend *f = ctx;
+
+	pthread_mutex_lock(&f->lock);
+	f->last_list = which;
+	f->last_add = add;
+	f->last_prefix = *entry;
+	pthread_mutex_unlock(&f->lock);
+	return f->list_error;
+}
+
 static inline int fake_drain(void *ctx)
 {
 	struct fake_backend *f = ctx;
@@ -293,6 +351,10 @@ static inline struct admin_backend fake_backend_ops(struct fake_backend *f)
 		.kick = fake_kick,
 		.topics = fake_topics,
 		.publish = fake_publish,
+		.gate = fake_gate,
+		.gate_say = fake_gate_say,
+		.list = fake_list,
+		.list_change = fake_list_change,
 		.drain = fake_drain,
 		.ready = fake_ready,
 	};

@@ -33,13 +33,16 @@ enum parameter {
 	SUBJECT,
 	EXPIRES,
 	PREFIX,
-	TOPIC, /* an argument, not an option */
+	WORD, /* these are arguments, not options */
+	RATE,
+	SOURCE,
+	TOPIC,
 	PARAMETERS,
 };
 
-static const char *const parameter_names[PARAMETERS] = {
-	"limit", "route", "listener", "peer", "session", "code", "reason", "slow",
-	"secret-file", "subject", "expires", "prefix", "topic"};
+static const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer",
+	"session", "code", "reason", "slow", "secret-file", "subject", "expires", "prefix", "word",
+	"rate", "prefix", "topic"};
 
 struct command {
 	const char *name, *usage, *summary, *help;
@@ -133,6 +136,40 @@ static const struct command commands[] = {
 		.show = show_kick,
 	},
 	{
+		.name = "gate",
+		.usage = " [auto | open | shut | rate N]",
+		.summary = "how newcomers are let in, and why",
+		.help = "  auto    the governor decides\n"
+			"  open    let everybody in, whatever is measured\n"
+			"  shut    let nobody in but the allow list\n"
+			"  rate N  let N connections per second in\n"
+			"Without a word: shows the gate. A word holds until the next one or a "
+			"restart.\n",
+		.method = "GET",
+		.path = "/v1/gate",
+		.show = show_gate,
+	},
+	{
+		.name = "allow",
+		.usage = " [list | add PREFIX | del PREFIX]",
+		.summary = "sources that are always let in",
+		.help = "PREFIX is an address or a prefix: 192.0.2.7, 10.0.0.0/8, 2001:db8::/32.\n"
+			"Changes hold until a restart; admission.allow is for good.\n",
+		.method = "GET",
+		.path = "/v1/allow",
+		.show = show_list,
+	},
+	{
+		.name = "deny",
+		.usage = " [list | add PREFIX | del PREFIX]",
+		.summary = "sources that are refused",
+		.help = "PREFIX is an address or a prefix: 192.0.2.7, 10.0.0.0/8, 2001:db8::/32.\n"
+			"Changes hold until a restart; admission.deny is for good.\n",
+		.method = "GET",
+		.path = "/v1/deny",
+		.show = show_list,
+	},
+	{
 		.name = "drain",
 		.usage = "",
 		.summary = "stop accepting, close sessions over drain.period, exit",
@@ -157,8 +194,35 @@ enum {
 	N_COMMANDS = sizeof(commands) / sizeof(commands[0])
 };
 
+/* What may follow a command: a word, and for some an argument. */
+struct subcommand {
+	const char *command, *word;
+	enum parameter argument; /* PARAMETERS: none */
+	const char *path;        /* NULL: that of the command, else a POST to this */
+	const char *value;       /* of the parameter `word`; NULL: not sent */
+	bool (*show)(const json_t *answer);
+};
+
+static const struct subcommand subcommands[] = {
+	{"gate", "auto", PARAMETERS, "/v1/gate/set", "auto", show_gate_word},
+	{"gate", "open", PARAMETERS, "/v1/gate/set", "open", show_gate_word},
+	{"gate", "shut", PARAMETERS, "/v1/gate/set", "shut", show_gate_word},
+	{"gate", "rate", RATE, "/v1/gate/set", "rate", show_gate_word},
+	{"allow", "list", PARAMETERS, NULL, NULL, show_list},
+	{"allow", "add", SOURCE, "/v1/allow/add", NULL, show_list_change},
+	{"allow", "del", SOURCE, "/v1/allow/del", NULL, show_list_change},
+	{"deny", "list", PARAMETERS, NULL, NULL, show_list},
+	{"deny", "add", SOURCE, "/v1/deny/add", NULL, show_list_change},
+	{"deny", "del", SOURCE, "/v1/deny/del", NULL, show_list_change},
+};
+
+enum {
+	N_SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0])
+};
+
 struct ctl {
 	const struct command *command;
+	const struct subcommand *sub;  /* NULL: the command alone */
 	const char *socket, *instance; /* NULL: not given */
 	const char *parameter[PARAMETERS];
 	const char *body;
@@ -211,6 +275,47 @@ static const struct command *find_command(const char *name)
 		if (!strcmp(commands[i].name, name))
 			return &commands[i];
 	return NULL;
+}
+
+static bool has_subcommands(const struct command *c)
+{
+	for (unsigned i = 0; i < N_SUBCOMMANDS; i++)
+		if (!strcmp(subcommands[i].command, c->name))
+			return true;
+	return false;
+}
+
+/* What stands behind the command. -1, or the exit code. */
+static int parse_arguments(int n, char **arg, struct ctl *ret)
+{
+	bool words = has_subcommands(ret->command);
+
+	if (n == 0)
+		return -1;
+	if (ret->command->publishes && n >= 2) {
+		ret->parameter[TOPIC] = *arg++;
+		ret->body = *arg++;
+		return n > 2 ? usage_error("unexpected argument: %s", *arg) : -1;
+	}
+	if (ret->command->publishes)
+		return -1; /* check_options says what is missing */
+	for (unsigned i = 0; words && i < N_SUBCOMMANDS; i++)
+		if (!strcmp(subcommands[i].command, ret->command->name) &&
+			!strcmp(subcommands[i].word, arg[0]))
+			ret->sub = &subcommands[i];
+	if (!ret->sub)
+		return usage_error("unexpected argument: %s", arg[0]);
+	ret->parameter[WORD] = ret->sub->value;
+	n--;
+	arg++;
+	if (ret->sub->argument != PARAMETERS) {
+		if (!n)
+			return usage_error("%s %s needs a %s", ret->command->name, ret->sub->word,
+				parameter_names[ret->sub->argument]);
+		ret->parameter[ret->sub->argument] = *arg++;
+		n--;
+	}
+	return n ? usage_error("unexpected argument: %s", *arg) : -1;
 }
 
 /* Options may stand before and behind the command. -1, or the exit code. */
@@ -268,13 +373,7 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		ret->command = find_command(argv[optind]);
 		if (!ret->command)
 			return usage_error("unknown command: %s", argv[optind]);
-		optind++;
-		if (ret->command->publishes && optind + 2 <= argc) {
-			ret->parameter[TOPIC] = argv[optind++];
-			ret->body = argv[optind++];
-		}
-		if (optind < argc && !(ret->command->publishes && !ret->body))
-			return usage_error("unexpected argument: %s", argv[optind]);
+		return parse_arguments(argc - optind - 1, argv + optind + 1, ret);
 	}
 	return -1;
 }
@@ -290,8 +389,8 @@ static int check_options(const struct ctl *ctl)
 							    "mnopqrstuvwxyz0123456789-_")]))
 		return usage_error(
 			"--instance takes letters, digits, '-' and '_', at most %d", INSTANCE_MAX);
-	for (unsigned i = 0; i < PARAMETERS; i++)
-		if (i != TOPIC && ctl->parameter[i] && !(ctl->command->takes & 1u << i))
+	for (unsigned i = 0; i < WORD; i++)
+		if (ctl->parameter[i] && !(ctl->command->takes & 1u << i))
 			return usage_error(
 				"%s takes no --%s", ctl->command->name, parameter_names[i]);
 	if (!strcmp(ctl->command->name, "kick") &&
@@ -336,7 +435,7 @@ static char *request_target(const struct ctl *ctl)
 	if (!f)
 		return NULL;
 
-	fputs(ctl->command->path, f);
+	fputs(ctl->sub && ctl->sub->path ? ctl->sub->path : ctl->command->path, f);
 	for (unsigned i = 0; i < PARAMETERS; i++) {
 		if (!ctl->parameter[i])
 			continue;
@@ -390,12 +489,13 @@ static int report_refusal(const struct http_reply *reply, const json_t *answer)
 
 static int report(const struct ctl *ctl, const struct http_reply *reply)
 {
+	bool (*show)(const json_t *) = ctl->sub ? ctl->sub->show : ctl->command->show;
 	json_t *answer = json_loadb(reply->body, reply->len, 0, NULL);
 	int code = EXIT_SUCCESS;
 
 	if (reply->status / 100 != 2) {
 		code = report_refusal(reply, answer);
-	} else if (!answer || (!ctl->json && !ctl->command->show(answer))) {
+	} else if (!answer || (!ctl->json && !show(answer))) {
 		fputs("tidegatectl: the gateway's answer is not what this tidegatectl understands; "
 		      "--json prints it when it is JSON\n",
 			stderr);
@@ -437,7 +537,8 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	struct http_reply reply;
-	int r = http_ask(path, ctl.command->method, target, ctl.body, &reply);
+	int r = http_ask(path, ctl.sub && ctl.sub->path ? "POST" : ctl.command->method, target,
+		ctl.body, &reply);
 	if (r < 0) {
 		code = report_unreachable(path, r);
 	} else {

@@ -149,6 +149,13 @@ bool show_status(const json_t *answer)
 		print_clean(text(answer, "not_ready_reason"));
 		putchar('\n');
 	}
+	print_name("gate");
+	print_clean(text(answer, "gate"));
+	if (strcmp(text(answer, "gate_reason"), "none") && *text(answer, "gate_reason")) {
+		fputs(" by ", stdout);
+		print_clean(text(answer, "gate_reason"));
+	}
+	putchar('\n');
 	print_name("workers");
 	printf("%" PRIu64 ", %" PRIu64 " accepting, %" PRIu64 " rings\n", number(answer, "workers"),
 		number(answer, "accepting"), number(answer, "rings"));
@@ -358,5 +365,112 @@ bool show_drain(const json_t *answer)
 	if (!flag(answer, "draining"))
 		return false;
 	puts("draining");
+	return true;
+}
+
+/* "1200/s", or that there is no limit. */
+static void print_limit(const json_t *answer, const char *key, const char *unit)
+{
+	if (json_is_integer(json_object_get(answer, key)))
+		printf("%" PRIu64 "%s\n", number(answer, key), unit);
+	else
+		puts("no limit");
+}
+
+static void print_percent(const json_t *memory, const char *key)
+{
+	const json_t *v = json_object_get(memory, key);
+
+	if (json_is_integer(v))
+		printf("%s %" JSON_INTEGER_FORMAT " %%", key, json_integer_value(v));
+	else
+		printf("%s -", key);
+}
+
+bool show_gate(const json_t *answer)
+{
+	const json_t *memory = json_object_get(answer, "memory_percent");
+	char delay[HUMAN_MAX], target[HUMAN_MAX];
+
+	if (!json_is_string(json_object_get(answer, "state")))
+		return false;
+	print_name("gate");
+	print_clean(text(answer, "state"));
+	if (strcmp(text(answer, "reason"), "none")) {
+		fputs(" by ", stdout);
+		print_clean(text(answer, "reason"));
+	}
+	putchar('\n');
+	print_name("mode");
+	print_clean(text(answer, "mode"));
+	fputs(", the operator says ", stdout);
+	print_clean(text(answer, "word"));
+	putchar('\n');
+	print_name("rate");
+	print_limit(answer, "rate", "/s");
+	print_name("reserve");
+	printf("%" PRIu64 "/s for proven prefixes\n", number(answer, "reserve_rate"));
+	print_name("permits");
+	print_limit(answer, "permits", "");
+	print_name("unserved");
+	printf("%" PRIu64 "\n", number(answer, "unserved"));
+	print_name("standing delay");
+	printf("%s of %s\n", human_delay_us(delay, number(answer, "delay_us")),
+		human_delay_us(target, number(answer, "target_us")));
+	print_name("handshakes");
+	printf("%s/s\n", human_count(delay, (double)number(answer, "handshakes_per_s")));
+	print_name("decisions");
+	printf("%" PRIu64 " cuts, %" PRIu64 " shuts, %" PRIu64 " taken back\n",
+		number(answer, "cuts"), number(answer, "shuts"), number(answer, "holds"));
+	print_name("memory");
+	print_percent(memory, "cgroup");
+	fputs(", ", stdout);
+	print_percent(memory, "tcp");
+	fputs(", ", stdout);
+	print_percent(memory, "machine");
+	putchar('\n');
+	print_counts("verdicts", json_object_get(answer, "verdicts"));
+	print_counts("observed", json_object_get(answer, "observed"));
+	return true;
+}
+
+bool show_gate_word(const json_t *answer)
+{
+	if (!json_is_string(json_object_get(answer, "word")))
+		return false;
+	fputs("the gate is told: ", stdout);
+	print_clean(text(answer, "word"));
+	putchar('\n');
+	return true;
+}
+
+bool show_list(const json_t *answer)
+{
+	struct table t;
+	size_t i;
+	json_t *e;
+
+	if (!json_is_array(answer))
+		return false;
+	table_init(&t, "PREFIX ORIGIN");
+	json_array_foreach(answer, i, e)
+	{
+		table_add(&t, text(e, "prefix"));
+		table_add(&t, text(e, "origin"));
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+	return true;
+}
+
+bool show_list_change(const json_t *answer)
+{
+	const char *added = text(answer, "added"), *deleted = text(answer, "deleted");
+
+	if (!*added == !*deleted)
+		return false;
+	fputs(*added ? "added " : "deleted ", stdout);
+	print_clean(*added ? added : deleted);
+	putchar('\n');
 	return true;
 }

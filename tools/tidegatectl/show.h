@@ -14,5 +14,9 @@ bool show_topics(const json_t *answer);
 bool show_publish(const json_t *answer);
 bool show_kick(const json_t *answer);
 bool show_drain(const json_t *answer);
+bool show_gate(const json_t *answer);
+bool show_gate_word(const json_t *answer);
+bool show_list(const json_t *answer);
+bool show_list_change(const json_t *answer);
 
 #endif

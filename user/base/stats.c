@@ -71,6 +71,12 @@ void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *fro
 		into->auth_failures[i] += from->auth_failures[i];
 	for (unsigned i = 0; i < HUB_ERRORS; i++)
 		into->hub_refused[i] += from->hub_refused[i];
+	for (unsigned i = 0; i < TG_VERDICT_COUNT; i++) {
+		into->verdicts[i] += from->verdicts[i];
+		into->verdicts_observed[i] += from->verdicts_observed[i];
+	}
+	for (unsigned i = 0; i < STATS_CLASSES; i++)
+		into->class_ns[i] += from->class_ns[i];
 	hist_merge(&into->run_delay_us, &from->run_delay_us);
 	hist_merge(&into->loop_us, &from->loop_us);
 }

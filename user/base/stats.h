@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/hist.h"
+#include "tidegate/abi.h"
 #include "tidegate/stats.h"
 
 #define X(id, ...) CLOSE_##id,
@@ -35,6 +36,7 @@ enum hub_error {
 
 enum {
 	STATS_WORKERS_MAX = 64, /* worker_load's size, design */
+	STATS_CLASSES = 5,      /* those of core/runq.h */
 };
 
 struct tg_worker_stats {
@@ -46,6 +48,14 @@ struct tg_worker_stats {
 	uint64_t protocol_errors[PROTO_ERRS];
 	uint64_t auth_failures[AUTH_FAILURES];
 	uint64_t hub_refused[HUB_ERRORS];
+	/* Decisions of admission in user space: those made, and those that only observe mode kept
+	 * from refusing somebody. */
+	uint64_t verdicts[TG_VERDICT_COUNT], verdicts_observed[TG_VERDICT_COUNT];
+	uint64_t class_ns[STATS_CLASSES]; /* time at work, by class of the run queue */
+	/* The least delay of a whole 20 ms slot that had any: slot (upper half) and microseconds,
+	 * in one word so that the pair is read as it was written. */
+	uint64_t least_delay;
+	uint64_t turn_since_ns;   /* when the turn that goes on now began; 0: the worker waits */
 	struct hist run_delay_us; /* received -> its turn in the run queue */
 	struct hist loop_us; /* one turn of the loop, waiting excluded: the delay an event may find
 				before it is even received */

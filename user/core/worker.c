@@ -26,6 +26,14 @@ enum wake {
 	WAKE_ALARM,   /* the next timer is due */
 };
 
+static void begin_slot(struct worker *w, uint32_t slot)
+{
+	w->slot = slot;
+	for (unsigned c = 0; c < RUNQ_CLASSES; c++)
+		w->least_us[c] = UINT32_MAX;
+	w->least_loop_us = UINT32_MAX;
+}
+
 int worker_create(const struct worker_opts *opts, const struct worker_ops *ops, struct worker **ret)
 {
 	struct ring_opts ring = opts->ring;
@@ -41,6 +49,7 @@ int worker_create(const struct worker_opts *opts, const struct worker_ops *ops, 
 	w->net = opts->net;
 	w->start_ns = worker_clock_ns();
 	w->start_result = 1;
+	begin_slot(w, (uint32_t)(w->start_ns / WORKER_SLOT_NS));
 	wheel_init(&w->wheel, 0);
 	runq_init(&w->runq, opts->quantum_ns);
 	err = mailbox_create(WORKER_MAILBOX, &w->mailbox);
@@ -169,6 +178,7 @@ static void reap(struct worker *w, struct ring *r)
 			enum ring_op op = ring_ud_op(ud);
 
 			n++;
+			w->reaped_accept += op == OP_ACCEPT || op == OP_CONN_PEER;
 			w->events++;
 			if (op == OP_WAKE)
 				on_wake(w, cqe->flags, ud);
@@ -295,6 +305,7 @@ static void submit_and_wait(struct worker *w)
 	}
 	if (sleep) {
 		set_alarm(w, ms);
+		w->stats->turn_since_ns = 0;
 		wait_for_events(w);
 		if (io_uring_sq_ready(&r0->u))
 			ring_submit(r0);
@@ -338,9 +349,13 @@ static void run_slice(struct worker *w)
 		enum runq_class class_ = (enum runq_class)it->class_;
 		uint32_t delay_us = worker_now_us(w) - it->since_us;
 
-		hist_add(&w->stats->run_delay_us, delay_us > INT32_MAX ? 0 : delay_us);
+		delay_us = delay_us > INT32_MAX ? 0 : delay_us;
+		hist_add(&w->stats->run_delay_us, delay_us);
+		if (delay_us < w->least_us[class_])
+			w->least_us[class_] = delay_us;
 		w->ops->run[it->kind](w, it);
 		worker_now(w);
+		w->stats->class_ns[class_] += w->now_ns - before;
 		runq_charge(&w->runq, class_, w->now_ns - before);
 		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000)
 			break;
@@ -382,20 +397,53 @@ void worker_remove(struct worker *w, struct runq_item *it)
 	it->queued = false;
 }
 
+/* What accepting took of reaping, by its share of the completions. */
+static void charge_accepts(struct worker *w, uint64_t begin)
+{
+	if (w->reaped_accept)
+		w->stats->class_ns[RUNQ_HANDSHAKE] +=
+			(worker_now(w) - begin) * w->reaped_accept / w->events;
+	w->reaped_accept = 0;
+}
+
+/* The least delay of the worst class of connections, or of the loop itself: an event that comes in
+ * the middle of a turn waits for its end before it is even received. */
+static void publish_slot(struct worker *w, uint64_t loop_us)
+{
+	static const enum runq_class counts[] = {RUNQ_LINKS, RUNQ_ESTABLISHED, RUNQ_HANDSHAKE};
+	uint32_t slot = (uint32_t)(w->now_ns / WORKER_SLOT_NS), worst;
+
+	if (loop_us < w->least_loop_us)
+		w->least_loop_us = (uint32_t)loop_us;
+	if (slot == w->slot)
+		return;
+	worst = w->least_loop_us;
+	for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
+		uint32_t us = w->least_us[counts[i]];
+
+		if (us != UINT32_MAX && us > worst)
+			worst = us;
+	}
+	__atomic_store_n(&w->stats->least_delay, (uint64_t)w->slot << 32 | worst, __ATOMIC_RELAXED);
+	begin_slot(w, slot);
+}
+
 static void turn(struct worker *w)
 {
 	struct mailbox_msg msg;
-	uint64_t begin;
+	uint64_t begin, loop_us;
 
 	w->hurry = false;
 	w->ops->flush(w);
 	submit_and_wait(w);
 	begin = w->now_ns;
+	w->stats->turn_since_ns = begin;
 	w->events = 0;
 	for (unsigned i = 0; i < w->n_rings; i++) {
 		reap(w, w->ring[i]);
 		w->ops->settle(w, w->ring[i]);
 	}
+	charge_accepts(w, begin);
 	wheel_advance(&w->wheel, w->now_ms, WORKER_TIMERS_PER_TURN, run_timer, w);
 	for (unsigned i = 0; i < WORKER_MAIL_PER_TURN && mailbox_pop(w->mailbox, &msg); i++)
 		w->ops->mail(w, &msg);
@@ -407,7 +455,9 @@ static void turn(struct worker *w)
 	w->stats->runnable = w->runq.total;
 	w->stats->loops++;
 	look_at_cpu_time(w);
-	hist_add(&w->stats->loop_us, (worker_now(w) - begin) / 1000);
+	loop_us = (worker_now(w) - begin) / 1000;
+	hist_add(&w->stats->loop_us, loop_us);
+	publish_slot(w, loop_us);
 }
 
 static void *worker_main(void *arg)

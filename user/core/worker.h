@@ -25,6 +25,8 @@
 #include "core/runq.h"
 #include "core/timer.h"
 
+#define WORKER_SLOT_NS UINT64_C(20000000) /* of tg_worker_stats.least_delay */
+
 enum {
 	WORKER_RINGS_MAX = 64,
 	WORKER_KINDS = 8,
@@ -91,7 +93,11 @@ struct worker {
 	uint64_t now_ns; /* as of the last look at the clock in this turn */
 	uint32_t now_ms; /* since start; the wheel's clock */
 	uint32_t cpu_looked_ms;
-	uint64_t alarm_ns; /* when the armed alarm rings; 0: none is armed */
+	uint64_t alarm_ns;      /* when the armed alarm rings; 0: none is armed */
+	unsigned reaped_accept; /* completions of this turn that are of accepting */
+	/* The least of the slot that goes on, UINT32_MAX: none. Run delays by class, since each has
+	 * a queue of its own to stand in. */
+	uint32_t slot, least_us[RUNQ_CLASSES], least_loop_us;
 	struct __kernel_timespec wait;
 	unsigned events; /* completions of the last turn */
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted

@@ -205,6 +205,40 @@ static void set_peer(struct conn *c, const struct sockaddr_in6 *sa)
 	}
 }
 
+void conn_served(struct conn *c)
+{
+	if (c->run.flags)
+		c->run.flags = admission_served(net_self->admission, &c->peer, c->run.flags);
+}
+
+/* The kernel then forgets the connection at once: RST, no TIME-WAIT, nothing to wait for. */
+static void reset_at_close(struct conn *c)
+{
+	static struct linger none = {.l_onoff = 1};
+	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
+
+	io_uring_prep_cmd_sock(sqe, SOCKET_URING_OP_SETSOCKOPT, (int)conn_slot(c), SOL_SOCKET,
+		SO_LINGER, &none, sizeof none);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = ring_ud(OP_NONE, 0, 0, 0);
+}
+
+bool conn_admit(struct conn *c, unsigned flags)
+{
+	struct net *n = net_self;
+	struct admission_result r;
+
+	if (!n->admission)
+		return true;
+	r = admission_judge(n->admission, n->lists, n->stats, &c->peer, flags, n->w->now_ns);
+	c->run.flags = r.ticket;
+	if (!r.refused)
+		return true;
+	reset_at_close(c);
+	conn_kill(c, CLOSE_REFUSED);
+	return false;
+}
+
 static void on_peer(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags)
 {
 	struct net *n = net_of(w);
@@ -227,8 +261,12 @@ static void on_peer(struct worker *w, struct ring *r, uint64_t ud, int res, uint
 		conn_kill(c, CLOSE_RESET); /* gone before it was looked at */
 		return;
 	}
-	if (c->state != CONN_PROXY)
+	if (c->state != CONN_PROXY) {
+		/* The answer may be later than the handshake, should the kernel have put it off. */
+		if (c->state < CONN_CLOSING && conn_admit(c, 0) && c->state == CONN_OPEN)
+			conn_served(c);
 		return;
+	}
 	if (conn_proxy_allowed(c)) {
 		conn_arm(c);
 	} else {
@@ -251,6 +289,8 @@ static void leave_handshake(struct conn *c)
 {
 	if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE || c->state == CONN_OPENING)
 		net_self->stats->handshaking--;
+	if (c->run.flags & TICKET_UNSERVED)
+		c->run.flags = admission_left(net_self->admission, c->run.flags);
 }
 
 static void cancel_read(struct conn *c)
@@ -304,6 +344,9 @@ void conn_try_free(struct conn *c)
 		slab_free(&n->aux, c->aux);
 		c->aux = NULL;
 	}
+	if (c->run.flags)
+		admission_closed(
+			n->admission, n->lists, n->stats, &c->peer, c->run.flags, n->w->now_ns);
 	ring_close(r, conn_slot(c));
 	r->used--;
 	c->state = CONN_FREE;

@@ -23,6 +23,7 @@
 #include "base/buf.h"
 #include "base/stats.h"
 #include "core/worker.h"
+#include "net/admission.h"
 #include "net/conn_info.h"
 #include "net/outq.h"
 #include "proto/http_upgrade.h"
@@ -90,7 +91,7 @@ struct conn_aux {
 };
 
 struct conn {
-	struct runq_item run;
+	struct runq_item run; /* its flags: bits of admission_ticket */
 	struct wheel_timer timer;
 	struct conn *flush_next; /* flush list, then the list of sends in flight */
 	struct outq_item *out;   /* the out queue */
@@ -185,6 +186,7 @@ struct conn_opts {
 	unsigned n_routes;
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
+	uint32_t handshake_cost_us; /* debugging: how long every handshake keeps the worker busy */
 	uint32_t close_timeout_ms;
 	uint64_t buffer_cap_bytes;             /* of one worker */
 	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */
@@ -264,6 +266,8 @@ struct net {
 	uint64_t turn_end_ns; /* of the connection whose turn it is, … */
 	unsigned turn_frames; /* … and the frames it has had */
 	bool draining;
+	struct admission *admission;   /* shared by all workers; NULL: everybody is admitted */
+	struct admission_lists *lists; /* a reference */
 	void *listeners;                /* net/listener.c */
 	void *links;                    /* net/link.c */
 	void *app;                      /* the layer above */

@@ -52,6 +52,9 @@ enum conn_more conn_parse_proxy(
 	}
 	c->state = CONN_HANDSHAKE;
 	*ret_consumed = (size_t)used;
+	/* The declared client, or the trusted sender itself. */
+	if (!conn_admit(c, h.local ? ADMISSION_TRUSTED : 0))
+		return CONN_MORE_NOTHING;
 	return CONN_MORE_INPUT;
 }
 
@@ -116,7 +119,17 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	n->stats->sessions++;
 	n->stats->sessions_opened++;
 	c->last_message_ms = n->w->now_ms;
+	conn_served(c);
 	conn_heartbeat_start(c);
+}
+
+/* So that a small machine can be stormed beyond its capacity. */
+static void spend(const struct net *n)
+{
+	uint64_t until = worker_clock_ns() + (uint64_t)n->opts->handshake_cost_us * 1000;
+
+	while (n->opts->handshake_cost_us && worker_clock_ns() < until)
+		;
 }
 
 /* Routes the request and opens the session, or refuses. */
@@ -132,6 +145,7 @@ static void open_session(struct conn *c, const struct conn_hello *hello, const c
 		c->flags |= CONN_VERIFYING;
 		return;
 	}
+	spend(n);
 	if (err) {
 		if (a.error != PROTO_ERRS)
 			conn_protocol_error(c, a.error);

@@ -33,6 +33,11 @@ void conn_linger(struct conn *c, enum close_reason reason);
 /* DEAD and nothing armed any more: give the slot back. */
 void conn_try_free(struct conn *c);
 
+/* Judges the client by c->peer. False: it was refused and is dead. flags: enum admission_flags. */
+bool conn_admit(struct conn *c, unsigned flags);
+/* Its handshake is complete. */
+void conn_served(struct conn *c);
+
 /* conn_in.c: the reading machine */
 void conn_arm(struct conn *c);
 void conn_input_drop(struct conn *c);

@@ -6,8 +6,10 @@
  * goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json.
  * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
  * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
- * /v1/links, GET /v1/topics?limit=&prefix=, POST /v1/kick?session=|route=&code=&reason=, POST
- * /v1/publish?topic= with the data as body, POST /v1/drain.
+ * /v1/links, GET /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET
+ * /v1/allow, /v1/deny, POST /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
+ * /v1/kick?session=|route=&code=&reason=, POST /v1/publish?topic= with the data as body, POST
+ * /v1/drain.
  */
 #ifndef TIDEGATE_OPS_ADMIN_H
 #define TIDEGATE_OPS_ADMIN_H
@@ -19,8 +21,10 @@
 
 #include "base/stats.h"
 #include "net/conn.h"
+#include "net/gate_info.h"
 #include "net/link_info.h"
 #include "ops/admin_chat.h"
+#include "net/prefix_list.h"
 
 struct conns_query {
 	size_t limit;      /* at most so many infos come back */
@@ -71,6 +75,14 @@ struct admin_backend {
 		size_t *ret_n, size_t *ret_matched);
 	/* -ENOBUFS: too many publications are waiting. */
 	int (*publish)(void *ctx, const char *topic, const void *data, size_t len);
+	void (*gate)(void *ctx, struct gate_info *ret);
+	/* -EOPNOTSUPP: admission is off. */
+	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
+	int (*list)(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
+	/* Adds or takes out one prefix, for all workers: 0, -EEXIST, -ENOENT, -E2BIG, -EOPNOTSUPP.
+	 */
+	int (*list_change)(
+		void *ctx, enum gate_list which, bool add, const struct prefix_entry *entry);
 	int (*drain)(void *ctx);
 	bool (*ready)(void *ctx, const char **ret_why_not); /* false while starting, draining, or
 							       when an upstream has no link up */

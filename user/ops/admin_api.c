@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "ops/admin_conns.h"
+#include "ops/admin_gate.h"
 #include "ops/admin_json.h"
 #include "ops/metrics.h"
 #include "proto/utf8.h"
@@ -68,8 +69,7 @@ static struct MHD_Response *text_response(char *text, size_t len, const char *co
 	return r;
 }
 
-/* Takes the reference; NULL is passed on. */
-static unsigned json_answer(unsigned status, json_t *j, struct MHD_Response **ret)
+unsigned admin_json_answer(unsigned status, json_t *j, struct MHD_Response **ret)
 {
 	char *dump = j ? json_dumps(j, JSON_INDENT(1)) : NULL, *line = NULL;
 	int len = dump ? asprintf(&line, "%s\n", dump) : -1;
@@ -82,10 +82,10 @@ static unsigned json_answer(unsigned status, json_t *j, struct MHD_Response **re
 
 unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret)
 {
-	return json_answer(status, admin_json_error(message), ret);
+	return admin_json_answer(status, admin_json_error(message), ret);
 }
 
-static unsigned backend_error(int r, struct MHD_Response **ret)
+unsigned admin_backend_error(int r, struct MHD_Response **ret)
 {
 	if (r == -ETIMEDOUT)
 		return admin_error(MHD_HTTP_GATEWAY_TIMEOUT, no_answer, ret);
@@ -110,7 +110,7 @@ static unsigned answer_metrics(
 	const struct admin_backend *b = &api->backend;
 	struct tg_worker_stats *workers = copy_stats(api);
 	if (!workers)
-		return backend_error(-ENOMEM, ret);
+		return admin_backend_error(-ENOMEM, ret);
 	struct link_info *links = NULL;
 	struct metrics_input in = {
 		.version = api->version,
@@ -124,6 +124,7 @@ static unsigned answer_metrics(
 	/* A worker that hangs must not hide the counters that show it. */
 	in.links_unknown = b->links(b->ctx, &links, &in.n_links) < 0;
 	in.links = links;
+	b->gate(b->ctx, &in.gate);
 	process_stats_read(&api->process, &in.process);
 
 	char *text;
@@ -133,7 +134,7 @@ static unsigned answer_metrics(
 	free(routes);
 	free(links);
 	if (r < 0)
-		return backend_error(r, ret);
+		return admin_backend_error(r, ret);
 	*ret = text_response(text, len, METRICS_CONTENT_TYPE);
 	return MHD_HTTP_OK;
 }
@@ -178,7 +179,7 @@ static unsigned answer_status(
 	const struct admin_backend *b = &api->backend;
 	struct tg_worker_stats *workers = copy_stats(api);
 	if (!workers)
-		return backend_error(-ENOMEM, ret);
+		return admin_backend_error(-ENOMEM, ret);
 	struct link_info *links = NULL;
 	struct admin_status status = {
 		.instance = api->instance,
@@ -194,8 +195,9 @@ static unsigned answer_status(
 	if (r < 0)
 		status.links_error = r == -ETIMEDOUT ? no_answer : strerror(-r);
 	status.links = links;
+	b->gate(b->ctx, &status.gate);
 
-	unsigned code = json_answer(MHD_HTTP_OK, admin_json_status(&status), ret);
+	unsigned code = admin_json_answer(MHD_HTTP_OK, admin_json_status(&status), ret);
 	free(links);
 	free(workers);
 	return code;
@@ -206,9 +208,9 @@ static unsigned answer_workers(
 {
 	struct tg_worker_stats *workers = copy_stats(api);
 	if (!workers)
-		return backend_error(-ENOMEM, ret);
-	unsigned code =
-		json_answer(MHD_HTTP_OK, admin_json_workers(workers, api->backend.n_workers), ret);
+		return admin_backend_error(-ENOMEM, ret);
+	unsigned code = admin_json_answer(
+		MHD_HTTP_OK, admin_json_workers(workers, api->backend.n_workers), ret);
 	free(workers);
 	return code;
 }
@@ -220,7 +222,7 @@ static unsigned answer_conns(
 	size_t n = 0, matched = 0;
 	int r = api->backend.conns(api->backend.ctx, &rq->query.kick.which, &conns, &n, &matched);
 	if (r < 0)
-		return backend_error(r, ret);
+		return admin_backend_error(r, ret);
 	*ret = admin_conns_response(conns, n, matched);
 	add_headers(*ret, "application/json");
 	return MHD_HTTP_OK;
@@ -233,8 +235,8 @@ static unsigned answer_links(
 	size_t n = 0;
 	int r = api->backend.links(api->backend.ctx, &links, &n);
 	if (r < 0)
-		return backend_error(r, ret);
-	unsigned code = json_answer(MHD_HTTP_OK, admin_json_links(links, n), ret);
+		return admin_backend_error(r, ret);
+	unsigned code = admin_json_answer(MHD_HTTP_OK, admin_json_links(links, n), ret);
 	free(links);
 	return code;
 }
@@ -250,7 +252,7 @@ static unsigned answer_kick(
 	size_t kicked = 0;
 	int r = api->backend.kick(api->backend.ctx, &q->kick, &kicked);
 	if (r < 0)
-		return backend_error(r, ret);
+		return admin_backend_error(r, ret);
 	if (by_session && !kicked)
 		return admin_error(MHD_HTTP_NOT_FOUND, "no such session", ret);
 	if (by_session)
@@ -260,7 +262,7 @@ static unsigned answer_kick(
 		log_info("admin", "uid %u (pid %d) kicked the %zu session(s) of route %s",
 			(unsigned)rq->peer.uid, (int)rq->peer.pid, kicked, q->kick.which.route);
 	json_t *o = json_pack("{s:I}", "kicked", (json_int_t)kicked);
-	return json_answer(MHD_HTTP_OK, o, ret);
+	return admin_json_answer(MHD_HTTP_OK, o, ret);
 }
 
 static unsigned answer_topics(
@@ -273,8 +275,8 @@ static unsigned answer_topics(
 	strcpy(q.prefix, rq->query.prefix);
 	int r = api->backend.topics(api->backend.ctx, &q, &topics, &n, &matched);
 	if (r < 0)
-		return backend_error(r, ret);
-	unsigned code = json_answer(MHD_HTTP_OK, admin_json_topics(topics, n, matched), ret);
+		return admin_backend_error(r, ret);
+	unsigned code = admin_json_answer(MHD_HTTP_OK, admin_json_topics(topics, n, matched), ret);
 	free(topics);
 	return code;
 }
@@ -293,10 +295,10 @@ static unsigned answer_publish(
 		return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE,
 			"too many publications are waiting already", ret);
 	if (r < 0)
-		return backend_error(r, ret);
+		return admin_backend_error(r, ret);
 	log_info("admin", "uid %u (pid %d) published %zu bytes to %s", (unsigned)rq->peer.uid,
 		(int)rq->peer.pid, rq->body_len, topic);
-	return json_answer(MHD_HTTP_OK, json_pack("{s:b}", "published", 1), ret);
+	return admin_json_answer(MHD_HTTP_OK, json_pack("{s:b}", "published", 1), ret);
 }
 
 static unsigned answer_drain(
@@ -304,10 +306,10 @@ static unsigned answer_drain(
 {
 	int r = api->backend.drain(api->backend.ctx);
 	if (r < 0 && r != -EALREADY)
-		return backend_error(r, ret);
+		return admin_backend_error(r, ret);
 	log_info("admin", "drain asked for by uid %u (pid %d)%s", (unsigned)rq->peer.uid,
 		(int)rq->peer.pid, r < 0 ? "; it was under way" : "");
-	return json_answer(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "draining", 1), ret);
+	return admin_json_answer(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "draining", 1), ret);
 }
 
 static unsigned no_hub(struct MHD_Response **ret)
@@ -395,6 +397,30 @@ static const struct admin_path paths[] = {
 		.body_max = ADMIN_PUBLISH_MAX,
 		.answer = answer_publish,
 	},
+	{.path = "/v1/gate", .local_only = true, .answer = admin_gate_show},
+	{
+		.path = "/v1/gate/set",
+		.post = true,
+		.local_only = true,
+		.keys = ADMIN_KEY_WORD | ADMIN_KEY_RATE,
+		.answer = admin_gate_set,
+	},
+#define LIST(name)                                                                                 \
+	{.path = "/v1/" #name, .local_only = true, .answer = admin_##name##_show},                 \
+		{                                                                                  \
+			.path = "/v1/" #name "/add",                                               \
+			.post = true,                                                              \
+			.local_only = true,                                                        \
+			.keys = ADMIN_KEY_SOURCE,                                                  \
+			.answer = admin_##name##_add,                                              \
+		},                                                                                 \
+	{                                                                                          \
+		.path = "/v1/" #name "/del", .post = true, .local_only = true,                     \
+		.keys = ADMIN_KEY_SOURCE, .answer = admin_##name##_del,                            \
+	}
+	LIST(allow),
+	LIST(deny),
+#undef LIST
 	{.path = "/v1/drain", .post = true, .local_only = true, .answer = answer_drain},
 };
 

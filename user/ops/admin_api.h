@@ -3,6 +3,7 @@
 #ifndef TIDEGATE_OPS_ADMIN_API_H
 #define TIDEGATE_OPS_ADMIN_API_H
 
+#include <jansson.h>
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -48,5 +49,11 @@ const struct admin_path *admin_path_find(const char *path, bool local);
 
 /* {"error": message} with the given status. */
 unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret);
+
+/* The object or array as the answer; takes the reference, NULL is passed on. */
+unsigned admin_json_answer(unsigned status, json_t *j, struct MHD_Response **ret);
+
+/* What a backend's -errno means to who asked. */
+unsigned admin_backend_error(int r, struct MHD_Response **ret);
 
 #endif

@@ -129,6 +129,8 @@ json_t *admin_json_status(const struct admin_status *s)
 		json_boolean(!s->ready &&
 			     !strncmp(s->not_ready_reason, "draining", strlen("draining"))));
 	put(&o, "not_ready_reason", s->ready ? json_null() : admin_json_text(s->not_ready_reason));
+	put_text(&o, "gate", s->gate.on ? governor_state_name(s->gate.gate.state) : "off");
+	put_text(&o, "gate_reason", governor_reason_name(s->gate.gate.reason));
 	put_counters(&o, &sum);
 	put(&o, "closes", closes_json(&sum));
 	put(&o, "protocol_errors", protocol_errors_json(&sum));

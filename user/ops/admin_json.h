@@ -26,6 +26,7 @@ struct admin_status {
 	const struct link_info *links;
 	size_t n_links;
 	const char *links_error; /* NULL, or why there are none */
+	struct gate_info gate;
 };
 
 /* An object: who and how it is; every counter and gauge by its field name, summed over the workers;

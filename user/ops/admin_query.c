@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/config_address.h"
 #include "proto/hub_codec.h"
 #include "proto/utf8.h"
 #include "proto/ws.h"
@@ -148,6 +149,38 @@ static const char *set_topic(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_word(struct admin_query *q, const char *value)
+{
+	for (enum governor_word w = GATE_WORD_AUTO; w <= GATE_WORD_RATE; w++) {
+		if (!strcmp(value, governor_word_name(w))) {
+			q->word = w;
+			return NULL;
+		}
+	}
+	return "must be auto, open, shut or rate";
+}
+
+static const char *set_rate(struct admin_query *q, const char *value)
+{
+	uint64_t v;
+
+	if (!parse_number(value, 0, GOVERNOR_RATE_MAX, &v))
+		return "must be connections per second, 0 to 1000000";
+	q->rate = (uint32_t)v;
+	return NULL;
+}
+
+static const char *set_source(struct admin_query *q, const char *value)
+{
+	struct config_prefix p;
+	const char *why;
+
+	if (config_prefix_parse(value, &p, &why))
+		return why;
+	q->source = (struct prefix_entry){.addr = p.addr, .len = (uint8_t)p.len};
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	enum admin_key bit;
@@ -164,6 +197,9 @@ static const struct {
 	{"slow", ADMIN_KEY_SLOW, set_slow},
 	{"prefix", ADMIN_KEY_PREFIX, set_prefix},
 	{"topic", ADMIN_KEY_TOPIC, set_topic},
+	{"word", ADMIN_KEY_WORD, set_word},
+	{"rate", ADMIN_KEY_RATE, set_rate},
+	{"prefix", ADMIN_KEY_SOURCE, set_source},
 };
 
 /* A stranger's key is shown cut and in ASCII. */

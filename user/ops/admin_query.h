@@ -27,6 +27,9 @@ enum admin_key {
 	ADMIN_KEY_SLOW = 1 << 7,
 	ADMIN_KEY_PREFIX = 1 << 8,
 	ADMIN_KEY_TOPIC = 1 << 9,
+	ADMIN_KEY_WORD = 1 << 10,
+	ADMIN_KEY_RATE = 1 << 11,
+	ADMIN_KEY_SOURCE = 1 << 12, /* "prefix" too, where the other one is not taken */
 };
 
 struct admin_query {
@@ -34,6 +37,9 @@ struct admin_query {
 	struct kick_query kick; /* .which is also the query for connections */
 	char prefix[256];       /* of topics; kick.which.limit is theirs too */
 	char topic[256];
+	enum governor_word word;
+	uint32_t rate;
+	struct prefix_entry source;
 };
 
 /* Defaults: the first 100 connections, any; close code 1008. */
@@ -50,8 +56,11 @@ void admin_query_init(struct admin_query *q);
  *   code      a code that may be sent (RFC 6455 7.4.2): 1000-1003, 1007-1014, 3000-4999
  *   slow      true, false
  *   reason    UTF-8, up to 123 bytes (a control frame holds 125)
- *   prefix    UTF-8, up to 255 bytes
- *   topic     one that may be published to (docs/hub-protocol.md) */
+ *   prefix    of topics: UTF-8, up to 255 bytes
+ *   topic     one that may be published to (docs/hub-protocol.md)
+ *   word      auto, open, shut, rate
+ *   rate      0..1000000, connections per second
+ *   prefix    of a list: an address or a prefix, without address bits beyond its length */
 int admin_query_set(struct admin_query *q, unsigned allowed, const char *key, size_t key_len,
 	const char *value, size_t value_len, char ret_error[ADMIN_ERROR_MAX]);
 

@@ -154,6 +154,9 @@ void config_free(struct config *c)
 		route_free(&c->routes[i]);
 	for (unsigned i = 0; i < c->n_upstreams; i++)
 		upstream_free(&c->upstreams[i]);
+	free(c->admission.allow);
+	free(c->admission.deny);
+	free(c->admission.weights);
 	for (unsigned i = 0; i < c->n_auth_keys; i++) {
 		free(c->auth_keys[i].kid);
 		free(c->auth_keys[i].file);

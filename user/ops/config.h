@@ -128,6 +128,45 @@ struct config_upstream {
 	unsigned line;
 };
 
+enum config_admission_mode {
+	CONFIG_ADMISSION_AUTO, /* in the kernel where that is possible, else in user space */
+	CONFIG_ADMISSION_USER,
+	CONFIG_ADMISSION_OBSERVE, /* count what would be refused, refuse nobody */
+	CONFIG_ADMISSION_OFF,
+};
+
+/* Limits of one width of source prefix; 0: none. */
+struct config_tier {
+	uint32_t open;  /* connections at a time */
+	uint32_t churn; /* accepts + closes per second; twice that may come at once */
+};
+
+struct config_weight {
+	struct config_prefix prefix;
+	uint32_t weight;
+};
+
+struct config_admission {
+	enum config_admission_mode mode; /* admission.mode, auto */
+	uint32_t target_us;              /* .target_delay, 5ms */
+	uint32_t rate_floor;             /* .rate_floor, 10 per second */
+	uint32_t rate_ceiling;           /* .rate_ceiling, 0: none */
+	uint32_t permits;                /* .permits, 10000: accepted and not yet served; 0: none */
+	uint32_t reserve_percent;   /* .reserve_percent, 25: of the rate, for proven prefixes */
+	uint32_t handshake_percent; /* .handshake_percent, 20: of busy time; below it nobody is cut
+				     */
+	uint32_t memory_high_percent; /* .memory_high_percent, 90 */
+	uint32_t memory_low_percent;  /* .memory_low_percent, 85 */
+	uint32_t sources;             /* .sources, 65536 prefixes remembered */
+	uint32_t source_burst;        /* .source_burst, 4 connections ahead of a fair share */
+	uint32_t penalty_ms, penalty_max_ms; /* .penalty, 30s; .penalty_max, 1h */
+	bool limit_loopback;                 /* .limit_loopback, false */
+	struct config_tier tier[2][3]; /* .v4_32_open …: IPv4 /32 and /24; IPv6 /64, /56, /48 */
+	struct config_prefix *allow, *deny; /* .allow, .deny */
+	struct config_weight *weights;      /* .weights */
+	unsigned n_allow, n_deny, n_weights;
+};
+
 struct config {
 	char *path;     /* the file, or NULL for the built-in demo */
 	char *instance; /* instance, "default"; letters, digits, '-', '_' */
@@ -145,9 +184,9 @@ struct config {
 	uint32_t turn_us;           /* workers.turn, 200us */
 	unsigned turn_frames;       /* workers.turn_frames, 64 */
 	uint32_t slice_us; /* workers.slice, 2ms: run-queue time between two looks at the rings */
-	uint32_t batch_wait_us; /* workers.batch_wait, 50us; 0: off */
-	uint64_t buffer_cap_bytes; /* workers.buffer_cap, 1GiB per worker: out queues and partial
-				      messages */
+	uint32_t batch_wait_us;      /* workers.batch_wait, 50us; 0: off */
+	uint64_t buffer_cap_bytes;   /* workers.buffer_cap, 1GiB per worker: out queues and partial
+					messages */
 	uint64_t buffer_total_bytes; /* workers.buffer_total, 0 (none): of all workers together */
 
 	int log_level;            /* log.level: error | warn | info | debug */
@@ -180,6 +219,9 @@ struct config {
 	uint32_t receive_buffer_bytes; /* sockets.receive_buffer, 0: the kernel's own sizing */
 	uint32_t notsent_lowat_bytes;  /* sockets.notsent_lowat, 16KiB; 0: off */
 	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
+
+	struct config_admission admission;
+	uint32_t debug_handshake_us; /* debug.handshake_cost, 0 */
 
 	struct config_listener *listeners;
 	unsigned n_listeners;

@@ -194,6 +194,47 @@ static void build_admin(struct config_build *b, const struct config_raw *raw, st
 	c->admin_socket = config_build_copy(b, path);
 }
 
+/* A list of prefixes; what is wrong is left out. */
+static struct config_prefix *build_prefixes(
+	struct config_build *b, const char *list, char **texts, unsigned n, unsigned *ret_n)
+{
+	struct config_prefix *out = zeroed(b, n, sizeof(*out));
+	char path[CONFIG_PATH_MAX];
+	const char *why;
+
+	for (unsigned i = 0; out && i < n; i++) {
+		if (config_prefix_parse(texts[i], &out[*ret_n], &why) == 0) {
+			(*ret_n)++;
+			continue;
+		}
+		config_index_format(path, "%s[%u]", list, i);
+		config_build_error(b, path, "\"%s\" %s", texts[i], why);
+	}
+	return out;
+}
+
+static void build_admission(
+	struct config_build *b, const struct config_raw_admission *raw, struct config_admission *a)
+{
+	char path[CONFIG_PATH_MAX], prefix[CONFIG_PATH_MAX];
+	const char *why;
+
+	a->mode = WITH_DEFAULT(raw->mode, CONFIG_ADMISSION_AUTO);
+	a->limit_loopback = WITH_DEFAULT(raw->limit_loopback, false);
+	a->allow = build_prefixes(b, "admission.allow", raw->allow, raw->allow_count, &a->n_allow);
+	a->deny = build_prefixes(b, "admission.deny", raw->deny, raw->deny_count, &a->n_deny);
+	a->weights = zeroed(b, raw->weights_count, sizeof(*a->weights));
+	for (; a->weights && a->n_weights < raw->weights_count; a->n_weights++) {
+		const struct config_raw_weight *w = &raw->weights[a->n_weights];
+
+		config_index_format(prefix, "admission.weights[%u].", a->n_weights);
+		build_numbers(b, CONFIG_RULES_WEIGHT, prefix, w, &a->weights[a->n_weights]);
+		config_index_format(path, "%sprefix", prefix);
+		if (config_prefix_parse(w->prefix, &a->weights[a->n_weights].prefix, &why) != 0)
+			config_build_error(b, path, "\"%s\" %s", w->prefix, why);
+	}
+}
+
 static void build_proxy(struct config_build *b, const char *prefix,
 	const struct config_raw_proxy *raw, struct config_listener *l)
 {
@@ -388,6 +429,7 @@ void config_build(struct config_build *b, const struct config_raw *raw, struct c
 	c->log_level = WITH_DEFAULT(raw->log.level, LOG_LEVEL_INFO);
 	c->log_json = WITH_DEFAULT(raw->log.format, false);
 	build_admin(b, raw, c);
+	build_admission(b, &raw->admission, &c->admission);
 	build_auth(b, &raw->auth, c);
 	build_lists(b, raw, c);
 }

@@ -26,7 +26,8 @@ enum {
 	CONFIG_ENDPOINTS_MAX = 64,
 	CONFIG_AUTH_KEYS_MAX = 64,
 	CONFIG_AUTH_SECRETS_MAX = 16,
-	CONFIG_STRINGS_MAX = 256, /* origins, subprotocols, prefixes of one list */
+	CONFIG_STRINGS_MAX = 256,    /* origins, subprotocols, prefixes of one list */
+	CONFIG_PREFIXES_MAX = 10000, /* of admission's lists */
 };
 
 enum config_rule_flags {
@@ -82,6 +83,34 @@ enum config_rule_flags {
 	X(sockets, notsent_lowat, notsent_lowat_bytes, BYTES, ZERO, "16KiB", CONFIG_KIB,           \
 		64 * CONFIG_MIB)                                                                   \
 	X(sockets, user_timeout, user_timeout_ms, MS, ZERO, "60s", 100, 24 * CONFIG_HOUR)
+
+#define CONFIG_KEYS_ADMISSION(X)                                                                   \
+	X(admission, target_delay, admission.target_us, US, 0, "5ms", 100, 1000000)                \
+	X(admission, rate_floor, admission.rate_floor, NUMBER, 0, "10", 1, 1000000)                \
+	X(admission, rate_ceiling, admission.rate_ceiling, NUMBER, ZERO, "0", 1, 1000000)          \
+	X(admission, permits, admission.permits, NUMBER, ZERO, "10000", 1, 100000000)              \
+	X(admission, reserve_percent, admission.reserve_percent, NUMBER, 0, "25", 0, 90)           \
+	X(admission, handshake_percent, admission.handshake_percent, NUMBER, 0, "20", 0, 100)      \
+	X(admission, memory_high_percent, admission.memory_high_percent, NUMBER, 0, "90", 1, 100)  \
+	X(admission, memory_low_percent, admission.memory_low_percent, NUMBER, 0, "85", 1, 100)    \
+	X(admission, sources, admission.sources, NUMBER, 0, "65536", 1024, 16777216)               \
+	X(admission, source_burst, admission.source_burst, NUMBER, 0, "4", 1, 10000)               \
+	X(admission, penalty, admission.penalty_ms, MS, 0, "30s", 100, 24 * CONFIG_HOUR)           \
+	X(admission, penalty_max, admission.penalty_max_ms, MS, 0, "1h", 100, 168 * CONFIG_HOUR)   \
+	X(admission, v4_32_open, admission.tier[0][0].open, NUMBER, 0, "1000", 0, 10000000)        \
+	X(admission, v4_32_churn, admission.tier[0][0].churn, NUMBER, 0, "100", 0, 1000000)        \
+	X(admission, v4_24_open, admission.tier[0][1].open, NUMBER, 0, "20000", 0, 10000000)       \
+	X(admission, v4_24_churn, admission.tier[0][1].churn, NUMBER, 0, "1000", 0, 1000000)       \
+	X(admission, v6_64_open, admission.tier[1][0].open, NUMBER, 0, "1000", 0, 10000000)        \
+	X(admission, v6_64_churn, admission.tier[1][0].churn, NUMBER, 0, "100", 0, 1000000)        \
+	X(admission, v6_56_open, admission.tier[1][1].open, NUMBER, 0, "4000", 0, 10000000)        \
+	X(admission, v6_56_churn, admission.tier[1][1].churn, NUMBER, 0, "400", 0, 1000000)        \
+	X(admission, v6_48_open, admission.tier[1][2].open, NUMBER, 0, "20000", 0, 10000000)       \
+	X(admission, v6_48_churn, admission.tier[1][2].churn, NUMBER, 0, "1000", 0, 1000000)
+
+#define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
+
+#define CONFIG_KEYS_WEIGHT(X) X(weight, weight, weight, NUMBER, 0, "10", 0, 1000000)
 
 #define CONFIG_KEYS_LISTENER(X) X(listener, backlog, backlog, NUMBER, 0, "4096", 1, 65535)
 
@@ -166,6 +195,23 @@ struct config_raw_sockets {
 	CONFIG_KEYS_SOCKETS(CONFIG_RAW_MEMBER_)
 };
 
+struct config_raw_debug {
+	CONFIG_KEYS_DEBUG(CONFIG_RAW_MEMBER_)
+};
+
+struct config_raw_weight {
+	char *prefix;
+	CONFIG_KEYS_WEIGHT(CONFIG_RAW_MEMBER_)
+};
+
+struct config_raw_admission {
+	int *mode, *limit_loopback;
+	char **allow, **deny;
+	struct config_raw_weight *weights;
+	unsigned allow_count, deny_count, weights_count;
+	CONFIG_KEYS_ADMISSION(CONFIG_RAW_MEMBER_)
+};
+
 struct config_raw_proxy {
 	char **from;
 	unsigned from_count;
@@ -231,6 +277,8 @@ struct config_raw {
 	struct config_raw_crypto crypto;
 	struct config_raw_drain drain;
 	struct config_raw_sockets sockets;
+	struct config_raw_admission admission;
+	struct config_raw_debug debug;
 	struct config_raw_listener *listeners;
 	struct config_raw_route *routes;
 	struct config_raw_upstream *upstreams;
@@ -251,7 +299,8 @@ struct config_rule {
 };
 
 struct config_rules {
-	const char *where; /* "" or "listeners[]", "routes[]", "upstreams[]" */
+	const char *where; /* "" or "listeners[]", "routes[]", "upstreams[]",
+			      "admission.weights[]" */
 	const struct config_rule *rule;
 	unsigned n;
 };
@@ -261,6 +310,7 @@ enum config_rule_set {
 	CONFIG_RULES_LISTENER,
 	CONFIG_RULES_ROUTE,
 	CONFIG_RULES_UPSTREAM,
+	CONFIG_RULES_WEIGHT,
 	CONFIG_RULE_SETS,
 };
 

@@ -43,6 +43,10 @@ static const cyaml_strval_t policies[] = {{"disconnect", OUT_DISCONNECT},
 static const cyaml_strval_t failovers[] = {
 	{"resume", CONFIG_FAILOVER_RESUME}, {"close", CONFIG_FAILOVER_CLOSE}};
 
+static const cyaml_strval_t modes[] = {{"auto", CONFIG_ADMISSION_AUTO},
+	{"user", CONFIG_ADMISSION_USER}, {"observe", CONFIG_ADMISSION_OBSERVE},
+	{"off", CONFIG_ADMISSION_OFF}};
+
 static const cyaml_schema_value_t text_entry = {
 	CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 0, CYAML_UNLIMITED)};
 
@@ -79,6 +83,24 @@ static const cyaml_schema_field_t crypto_fields[] = {CONFIG_KEYS_CRYPTO(NUMBER_)
 static const cyaml_schema_field_t drain_fields[] = {CONFIG_KEYS_DRAIN(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t sockets_fields[] = {CONFIG_KEYS_SOCKETS(NUMBER_) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t debug_fields[] = {CONFIG_KEYS_DEBUG(NUMBER_) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t weight_fields[] = {
+	TEXT(prefix, REQUIRED, struct config_raw_weight),
+	CONFIG_KEYS_WEIGHT(NUMBER_) CYAML_FIELD_END};
+
+static const cyaml_schema_value_t weight_entry = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct config_raw_weight, weight_fields)};
+
+static const cyaml_schema_field_t admission_fields[] = {
+	CHOICE(mode, struct config_raw_admission, modes),
+	CHOICE(limit_loopback, struct config_raw_admission, booleans),
+	LIST(allow, OPTIONAL_LIST, struct config_raw_admission, &text_entry, CONFIG_PREFIXES_MAX),
+	LIST(deny, OPTIONAL_LIST, struct config_raw_admission, &text_entry, CONFIG_PREFIXES_MAX),
+	LIST(weights, OPTIONAL_LIST, struct config_raw_admission, &weight_entry,
+		CONFIG_PREFIXES_MAX),
+	CONFIG_KEYS_ADMISSION(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t proxy_fields[] = {
 	LIST(from, REQUIRED_LIST, struct config_raw_proxy, &text_entry, CONFIG_STRINGS_MAX),
@@ -153,6 +175,7 @@ static const cyaml_schema_value_t upstream_entry = {
 static const cyaml_schema_field_t top_fields[] = {TEXT(instance, OPTIONAL, struct config_raw),
 	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log), SECTION(admin),
 	SECTION(handshake), SECTION(auth), SECTION(crypto), SECTION(drain), SECTION(sockets),
+	SECTION(admission), SECTION(debug),
 	LIST(listeners, REQUIRED_LIST, struct config_raw, &listener_entry, CONFIG_LISTENERS_MAX),
 	LIST(routes, REQUIRED_LIST, struct config_raw, &route_entry, CONFIG_ROUTES_MAX),
 	LIST(upstreams, OPTIONAL_LIST, struct config_raw, &upstream_entry, CONFIG_UPSTREAMS_MAX),
@@ -185,6 +208,7 @@ const cyaml_schema_value_t config_schema = {
 #define ROUTE(s, k, m, ...)     RULE(#k, config_raw_route, k, config_route, m, __VA_ARGS__)
 #define ROUTE_BELOW(s, k, m, ...)                                                                  \
 	RULE(#s "." #k, config_raw_route, s.k, config_route, m, __VA_ARGS__)
+#define WEIGHT(s, k, m, ...)   RULE(#k, config_raw_weight, k, config_weight, m, __VA_ARGS__)
 #define UPSTREAM(s, k, m, ...) RULE(#k, config_raw_upstream, k, config_upstream, m, __VA_ARGS__)
 #define UPSTREAM_BELOW(s, k, m, ...)                                                               \
 	RULE(#s "." #k, config_raw_upstream, s.k, config_upstream, m, __VA_ARGS__)
@@ -192,7 +216,8 @@ const cyaml_schema_value_t config_schema = {
 static const struct config_rule top_rules[] = {
 	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
 		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW)
-			CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)};
+			CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)
+				CONFIG_KEYS_ADMISSION(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 
@@ -202,11 +227,15 @@ static const struct config_rule route_rules[] = {CONFIG_KEYS_ROUTE(ROUTE) CONFIG
 static const struct config_rule upstream_rules[] = {
 	CONFIG_KEYS_UPSTREAM(UPSTREAM) CONFIG_KEYS_RECONNECT(UPSTREAM_BELOW)};
 
+static const struct config_rule weight_rules[] = {CONFIG_KEYS_WEIGHT(WEIGHT)};
+
 const struct config_rules config_rules[CONFIG_RULE_SETS] = {
 	[CONFIG_RULES_TOP] = {"", top_rules, CYAML_ARRAY_LEN(top_rules)},
 	[CONFIG_RULES_LISTENER] = {"listeners[]", listener_rules, CYAML_ARRAY_LEN(listener_rules)},
 	[CONFIG_RULES_ROUTE] = {"routes[]", route_rules, CYAML_ARRAY_LEN(route_rules)},
 	[CONFIG_RULES_UPSTREAM] = {"upstreams[]", upstream_rules, CYAML_ARRAY_LEN(upstream_rules)},
+	[CONFIG_RULES_WEIGHT] = {"admission.weights[]", weight_rules,
+		CYAML_ARRAY_LEN(weight_rules)},
 };
 
 void config_rule_range(const struct config_rule *rule, char out[CONFIG_RANGE_TEXT_MAX])

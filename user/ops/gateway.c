@@ -105,6 +105,7 @@ static int translate(struct gateway *g)
 		.http = {cfg->handshake_head_bytes, cfg->handshake_head_bytes / 2,
 			cfg->handshake_headers},
 		.handshake_timeout_ms = cfg->handshake_timeout_ms,
+		.handshake_cost_us = cfg->debug_handshake_us,
 		.close_timeout_ms = cfg->close_timeout_ms,
 		.buffer_cap_bytes = cfg->buffer_cap_bytes,
 		.buffer_total_bytes = cfg->buffer_total_bytes,
@@ -288,12 +289,15 @@ static void scheduler_line(const struct gateway *g, struct snapshots *s)
 {
 	uint64_t now_ns = worker_clock_ns();
 	struct tg_worker_stats *swap;
+	struct gate_info gate;
 	char line[SCHEDLINE_MAX];
 
 	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
 		return;
 	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
-	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns);
+	gateway_gate_info((void *)g, &gate);
+	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns,
+		gate.on ? governor_state_name(gate.gate.state) : "off");
 	log_line("sched", "%s", line);
 	swap = s->before;
 	s->before = s->now;
@@ -379,6 +383,7 @@ static void destroy(struct gateway *g, struct handover *h)
 			close(h->fds[i]);
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
+	gateway_gate_fini(g);
 	if (h->keys >= 0)
 		close(h->keys);
 	gateway_auth_destroy(g);
@@ -428,6 +433,10 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.kick = gateway_kick,
 				.topics = gateway_topics,
 				.publish = gateway_publish,
+				.gate = gateway_gate_info,
+				.gate_say = gateway_gate_say,
+				.list = gateway_list,
+				.list_change = gateway_list_change,
 				.drain = backend_drain,
 				.ready = backend_ready,
 			},
@@ -479,7 +488,11 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	}
 	err = translate(&g);
 	if (!err)
+		err = gateway_gate_init(&g, h.n_workers);
+	if (!err)
 		err = gateway_workers_create(&g, h.fds, h.n_workers);
+	if (!err)
+		err = gateway_gate_start(&g);
 	if (err) {
 		status = fail(channel_fd, "workers", err);
 		goto out_workers;
@@ -495,6 +508,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 		log_warn("gateway", "the keeper is gone; ending");
 	admin_stop(admin);
 out_workers:
+	gateway_gate_stop(&g);
 	gateway_auth_stop(&g); /* what is being verified finds its worker */
 	post_all(&g, MAIL_STOP);
 out:

@@ -17,6 +17,7 @@ enum gateway_mail {
 	MAIL_CRYPTO, /* ptr: struct crypto_job, done */
 	MAIL_KEYS,   /* ptr: struct auth_keys, a reference */
 	MAIL_TOPICS, /* app/exchange's */
+	MAIL_LISTS,  /* ptr: struct admission_lists, a reference of the worker's */
 };
 
 struct query;
@@ -65,6 +66,7 @@ struct gateway {
 	struct hub_limits *hub_limits; /* by route */
 	struct exchange_peers peers;
 
+	struct gateway_gate *gate; /* NULL: admission is off */
 	_Atomic bool draining;
 };
 
@@ -87,6 +89,25 @@ void gateway_mail_drop(struct gateway_worker *gw);
 /* gateway_drain.c: closes the sessions of a worker with 1001, spread over the drain period. In the
  * worker. */
 void gateway_drain_start(struct gateway_worker *gw);
+
+/* gateway_gate.c: admission's lists and the governor's thread. In the main thread, in this order:
+ * init before the workers (it opens files, which later nobody may), start once they run, stop
+ * before they end, fini after. 0 or -errno. */
+int gateway_gate_init(struct gateway *g, unsigned n_workers);
+int gateway_gate_start(struct gateway *g);
+void gateway_gate_stop(struct gateway *g);
+void gateway_gate_fini(struct gateway *g);
+/* What a new worker's net begins with. In the worker. */
+void gateway_gate_attach(struct gateway *g, struct net *n);
+void gateway_gate_detach(struct net *n);
+/* From MAIL_LISTS. In the worker. */
+void gateway_gate_mail(struct net *n, struct admission_lists *lists);
+/* Any thread. */
+void gateway_gate_info(void *ctx, struct gate_info *ret);
+int gateway_gate_say(void *ctx, enum governor_word word, uint32_t rate);
+int gateway_list(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
+int gateway_list_change(
+	void *ctx, enum gate_list which, bool add, const struct prefix_entry *entry);
 
 /* gateway_query.c: questions from admin threads that the workers answer. */
 void gateway_query_init(struct gateway_worker *gw);

@@ -130,6 +130,7 @@ static int on_start(struct worker *w)
 			.auth = g->auth,
 		});
 	gateway_query_init(gw);
+	gateway_gate_attach(g, &gw->net);
 	return 0;
 }
 
@@ -154,6 +155,9 @@ static void on_mail(struct worker *w, const struct mailbox_msg *msg)
 	case MAIL_QUERY:
 		gateway_query_mail(gw, msg->ptr);
 		break;
+	case MAIL_LISTS:
+		gateway_gate_mail(&gw->net, msg->ptr);
+		break;
 	case MAIL_CRYPTO:
 		crypto_done(msg->ptr);
 		break;
@@ -172,7 +176,8 @@ static void on_stop(struct worker *w)
 	struct mailbox_msg msg;
 
 	while (mailbox_pop(w->mailbox, &msg)) {
-		if (msg.kind == MAIL_QUERY || msg.kind == MAIL_CRYPTO || msg.kind == MAIL_KEYS)
+		if (msg.kind == MAIL_QUERY || msg.kind == MAIL_CRYPTO || msg.kind == MAIL_KEYS ||
+			msg.kind == MAIL_LISTS)
 			on_mail(w, &msg);
 		else if (msg.kind == MAIL_TOPICS)
 			exchange_drop(&msg);
@@ -186,6 +191,7 @@ static void on_stop(struct worker *w)
 	sessions_fini(&gw->sessions);
 	listener_fini(&gw->net);
 	conn_net_fini(&gw->net);
+	gateway_gate_detach(&gw->net);
 }
 
 static struct worker_ops worker_ops = {

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/admission.h"
+
 /* Upper bounds of the exposed delay histograms, 1-2-5 steps. A bound counts whole buckets of struct
  * hist, so it may leave out observations up to 12 % below itself. */
 static const struct {
@@ -286,6 +288,58 @@ static int put_links(FILE *f, const struct metrics_input *in)
 	return 0;
 }
 
+static void put_verdicts(FILE *f, const struct metrics_input *in, const char *name, bool observed)
+{
+	for (unsigned v = admission_verdict_from(0); v < TG_VERDICT_COUNT;
+		v = admission_verdict_from(v + 1)) {
+		uint64_t sum = 0;
+
+		for (unsigned i = 0; i < in->n_workers; i++)
+			sum += observed ? in->workers[i].verdicts_observed[v]
+					: in->workers[i].verdicts[v];
+		fprintf(f, "%s{program=\"user\",reason=\"%s\"} %" PRIu64 "\n", name,
+			admission_verdict_name(v), sum);
+	}
+}
+
+static void put_gate(FILE *f, const struct metrics_input *in)
+{
+	static const char verdicts[] = "tidegate_verdicts_total",
+			  observed[] = "tidegate_verdicts_observed_total",
+			  memory[] = "tidegate_memory_pressure_ratio";
+	const struct gate_info *g = &in->gate;
+	const struct {
+		const char *kind;
+		int percent;
+	} pressure[] = {{"cgroup", g->memory.cgroup}, {"tcp", g->memory.tcp},
+		{"machine", g->memory.machine}};
+
+	put_head(f, "tidegate_gate_state", "gauge",
+		"0: open (also without admission), 1: paced, 2: shut");
+	fprintf(f, "tidegate_gate_state %u\n", (unsigned)g->gate.state);
+	put_head(f, "tidegate_gate_rate", "gauge",
+		"Connections per second that the gate lets in; 1000000: no limit");
+	fprintf(f, "tidegate_gate_rate %u\n", g->gate.rate);
+	put_head(f, "tidegate_gate_unserved", "gauge",
+		"Connections admitted whose handshake is not complete");
+	fprintf(f, "tidegate_gate_unserved %" PRIu64 "\n", g->unserved);
+	put_head(f, "tidegate_gate_delay_seconds", "gauge",
+		"Standing delay of the governor's last interval");
+	fprintf(f, "tidegate_gate_delay_seconds %" PRIu64 ".%09" PRIu64 "\n",
+		g->delay_ns / 1000000000u, g->delay_ns % 1000000000u);
+	put_head(f, memory, "gauge",
+		"Memory in use of what may be used; what is not known is left out");
+	for (unsigned i = 0; i < sizeof(pressure) / sizeof(pressure[0]); i++)
+		if (pressure[i].percent != MEMORY_UNKNOWN)
+			fprintf(f, "%s{kind=\"%s\"} %d.%02d\n", memory, pressure[i].kind,
+				pressure[i].percent / 100, pressure[i].percent % 100);
+	put_head(f, verdicts, "counter", "Decisions of admission, by the program that made them");
+	put_verdicts(f, in, verdicts, false);
+	put_head(
+		f, observed, "counter", "Those that only observe mode kept from being carried out");
+	put_verdicts(f, in, observed, true);
+}
+
 static void put_process(FILE *f, const struct metrics_input *in)
 {
 	const struct process_stats *p = &in->process;
@@ -329,6 +383,7 @@ int metrics_render(const struct metrics_input *in, char **ret_text, size_t *ret_
 	put_by_reason(f, in);
 	put_routes(f, in);
 	put_delays(f, in);
+	put_gate(f, in);
 	int r = put_links(f, in);
 	put_process(f, in);
 

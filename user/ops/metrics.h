@@ -22,8 +22,9 @@ struct metrics_input {
 	size_t n_routes;
 	const struct link_info *links; /* two of one upstream, endpoint and worker are added up */
 	size_t n_links;
-	bool links_unknown;           /* a worker did not answer: no series of links, and
-					 tidegate_links_unknown is 1 */
+	bool links_unknown; /* a worker did not answer: no series of links, and
+			       tidegate_links_unknown is 1 */
+	struct gate_info gate;
 	struct process_stats process; /* what is unknown is left out */
 };
 

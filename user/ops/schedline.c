@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/admission.h"
+
 /* Scales v by thousands to at most three digits. The limits are those at which printing would round
  * up to a digit more: 999.5 to "1000", 9.95 to "10.0". */
 static char *scaled(char out[HUMAN_MAX], double v, const char *const *units, unsigned n_units)
@@ -57,6 +59,16 @@ static uint64_t closes(const struct tg_worker_stats *s)
 	return sum;
 }
 
+static uint64_t refused(const struct tg_worker_stats *s)
+{
+	uint64_t sum = 0;
+
+	for (unsigned v = 0; v < TG_VERDICT_COUNT; v++)
+		if (admission_refuses((enum tg_verdict)v))
+			sum += s->verdicts[v];
+	return sum;
+}
+
 static uint64_t dropped(const struct tg_worker_stats *s)
 {
 	return s->link_messages_lost + s->link_buffer_refused + s->out_dropped;
@@ -64,7 +76,7 @@ static uint64_t dropped(const struct tg_worker_stats *s)
 
 struct interval {
 	uint64_t delay_p99_us, runnable, conns;
-	uint64_t accepts, closes, refused, forced_yields, dropped;
+	uint64_t accepts, admitted, closes, refused, forced_yields, dropped;
 };
 
 static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
@@ -80,13 +92,16 @@ static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
 	iv->conns += now->connections;
 	iv->accepts += grown(now->accepts, before->accepts);
 	iv->closes += grown(closes(now), closes(before));
-	iv->refused += grown(now->refused_full, before->refused_full);
+	uint64_t turned_away = grown(refused(now), refused(before));
+	iv->admitted += grown(grown(now->accepts, before->accepts), turned_away);
+	iv->refused += turned_away + grown(now->refused_full, before->refused_full);
 	iv->forced_yields += grown(now->forced_yields, before->forced_yields);
 	iv->dropped += grown(dropped(now), dropped(before));
 }
 
 size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
-	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns)
+	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
+	const char *gate)
 {
 	assert(interval_ns > 0);
 	struct interval iv = {0};
@@ -98,15 +113,14 @@ size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *n
 	char conns[HUMAN_MAX], admitted[HUMAN_MAX], refused[HUMAN_MAX], yields[HUMAN_MAX];
 	char drops[HUMAN_MAX];
 
-	/* There is no kernel-side gate to shut yet: what was accepted was admitted. */
 	int n = snprintf(out, SCHEDLINE_MAX,
 		"sched_poll_delay_p99=%s runnable_tasks=%s accepts=%s/s closes=%s/s conns=%s "
-		"gate=open "
-		"admitted=%s refused=%s forced_yields=%s dropped=%s",
+		"gate=%s admitted=%s refused=%s forced_yields=%s dropped=%s",
 		human_delay_us(delay, iv.delay_p99_us), human_count(runnable, (double)iv.runnable),
 		human_count(accepts, (double)iv.accepts * per_s),
 		human_count(closed, (double)iv.closes * per_s),
-		human_count(conns, (double)iv.conns), human_count(admitted, (double)iv.accepts),
+		human_count(conns, (double)iv.conns), gate,
+		human_count(admitted, (double)iv.admitted),
 		human_count(refused, (double)iv.refused),
 		human_count(yields, (double)iv.forced_yields),
 		human_count(drops, (double)iv.dropped));

@@ -26,12 +26,14 @@ enum {
  *   sched_poll_delay_p99  of the interval, of the worker where it is greatest
  *   runnable_tasks, conns levels now, summed over the workers
  *   accepts, closes       per second
- *   admitted, refused     connections accepted, and those closed at once for want of a slot
+ *   gate                  as given: "open", "paced", "shut"; "off" without admission
+ *   admitted, refused     connections let in; those turned away by admission or for want of a slot
  *   forced_yields         turns
  *   dropped               client messages that were lost with a link or found its buffer full
  */
 size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
-	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns);
+	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
+	const char *gate);
 
 /* "7", "999", "8.7k", "182k", "1.8M", "3G": one decimal below 10 unless it is 0, none above.
  * Returns out. */

@@ -281,7 +281,7 @@ class TestSession(AuthCase):
     """What happens to sessions after the handshake."""
 
     def test_expiry_closes(self):
-        exp = int(time.time()) + 3
+        exp = int(time.time()) + 3 * slow()
         s, s2 = (ws_open(self.ws, path, headers=a.bearer(t)) for path, t in
                  (("/jwt", self.jwt("rs", exp=exp)), ("/token", a.token(expires=exp))))
         raw = connect(self.raw)
@@ -306,19 +306,22 @@ class TestSession(AuthCase):
         return json.loads(payload)
 
     def test_refresh(self):
+        soon, later = int(time.time()) + 4 * slow(), int(time.time()) + 600
+        opened = []
         for path, make in (("/jwt", lambda **kw: self.jwt("rs", **kw)), ("/jwt", lambda **kw: self.jwt("hs", **kw)),
                            ("/token", lambda exp, sub="alice": a.token(sub, exp))):
-            soon, later = int(time.time()) + 3, int(time.time()) + 600
             s = ws_open(self.ws, path, headers=a.bearer(make(exp=soon)))
             self.assertEqual(self.refresh(s, make(exp=later)), {"type": "tg.refreshed", "expires": later})
-            while time.time() < soon + 1:
-                time.sleep(0.1)
+            opened.append(s)
+        while time.time() < soon + 1:
+            time.sleep(0.1)
+        for s in opened:
             s.sendall(ws_frame(1, b"outlived the first token"))
             self.assertEqual(ws_recv(s), (1, True, b"outlived the first token"))
             s.close()
 
     def test_refused_refresh(self):
-        soon = int(time.time()) + 4
+        soon = int(time.time()) + 4 * slow()
         s = ws_open(self.ws, "/jwt", headers=a.bearer(self.jwt("rs", exp=soon)))
         before = self.failures()
         for t, code in ((self.jwt("es", sub="mallory"), "subject"), (self.jwt("rs", exp=1), "expired"), ("x", "invalid"),
@@ -515,6 +518,51 @@ class TestServices(Case):
         self.assertEqual(len({next(iter(p)) for p in places.values()}), 2)
         by_header = {self.opened("/svc", a.bearer(a.jwt("HS256", a.HS_SECRET, kid="hs")) + ("userid: same",))[0] for _ in range(8)}
         self.assertEqual(len(by_header), 1)
+
+
+class TestTopics(Case):
+    """What claims allow at the hub."""
+
+    def ask(self, s, **message):
+        s.sendall(ws_frame(1, json.dumps(message).encode()))
+        op, _, payload = ws_recv(s)
+        self.assertEqual(op, 1)
+        return json.loads(payload)
+
+    def test_permissions(self):
+        write_keys(self.tmp)
+        self.ws, self.raw = free_port(), free_port()
+        more = ("  - {path: /hub, upstream: hub, auth: {type: jwt, refresh: true}}\n"
+                "  - {path: /strict, upstream: hub, auth: {type: jwt, topics_default: none}}\n")
+        self.gateway(BODY.format(ws=self.ws, raw=self.raw, more=more), extra=AUTH.format(dir=self.tmp), workers=2)
+        exp = int(time.time()) + 5 * slow()
+
+        def token(**claims):
+            return a.jwt("HS256", a.HS_SECRET, kid="hs", **claims)
+
+        some = {"subscribe": ["room/*"], "publish": ["room/7"]}
+        s = ws_open(self.ws, "/hub", headers=a.bearer(token(tidegate=some, exp=exp)))
+        self.assertEqual(self.ask(s, type="subscribe", topic="room/*", id=1), {"type": "ack", "id": 1})
+        for n, message in enumerate((dict(type="subscribe", topic="other"), dict(type="subscribe", topic="room/7/x"),
+                                     dict(type="publish", topic="room/8", data=1), dict(type="publish", topic="other", data=1))):
+            got = self.ask(s, id=n, **message)
+            self.assertEqual((got["type"], got["code"], got["id"]), ("error", "forbidden", n))
+        self.assertEqual(self.ask(s, type="publish", topic="room/7", data={"x": 1}),
+                         {"type": "message", "topic": "room/7", "data": {"x": 1}})
+        # A refresh changes what comes next; what is heard already stays.
+        got = self.ask(s, type="tg.refresh", token=token(tidegate={"publish": ["room/8"]}, exp=exp))
+        self.assertEqual(got, {"type": "tg.refreshed", "expires": exp})
+        self.assertEqual(self.ask(s, type="publish", topic="room/7", data=1, id=2)["code"], "forbidden")
+        self.assertEqual(self.ask(s, type="publish", topic="room/8", data=2), {"type": "message", "topic": "room/8", "data": 2})
+        self.assertEqual(self.ask(s, type="subscribe", topic="room/9", id=3)["code"], "forbidden")
+
+        everything = ws_open(self.ws, "/hub", headers=a.bearer(token()))
+        self.assertEqual(self.ask(everything, type="subscribe", topic="other", id=1)["type"], "ack")
+        nothing = ws_open(self.ws, "/strict", headers=a.bearer(token()))
+        self.assertEqual(self.ask(nothing, type="subscribe", topic="room/7", id=1)["code"], "forbidden")
+        self.assertEqual(ws_close_code(s), 4001)
+        for c in (s, everything, nothing):
+            c.close()
 
 
 class TestBusy(Case):

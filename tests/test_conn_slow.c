@@ -8,6 +8,9 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+#include <sys/socket.h>
+
 #include "support/net_harness.h"
 
 enum {
@@ -180,6 +183,8 @@ static void test_conflate(void **state)
 static void test_disconnect(void **state)
 {
 	struct run r = {0, MESSAGES, true, 0};
+	char sink[4096];
+	ssize_t got;
 	int fd;
 
 	(void)state;
@@ -194,6 +199,11 @@ static void test_disconnect(void **state)
 	assert_int_equal(harness_peek(&h, &h.net.route_stats[0].dropped[OUT_DISCONNECT]), 1);
 	assert_true(harness_wait(&h, &h.stats->closes[CLOSE_OUT_FULL], 1));
 	assert_int_equal(harness_peek(&h, &h.net.bufs.bytes), 0);
+	/* Reset: the kernel keeps nothing for it either. */
+	while ((got = recv(fd, sink, sizeof sink, 0)) > 0)
+		;
+	assert_int_equal(got, -1);
+	assert_int_equal(errno, ECONNRESET);
 	close(fd);
 	assert_true(harness_stop(&h));
 }

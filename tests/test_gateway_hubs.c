@@ -29,19 +29,20 @@ static void test_table(void **state)
 	static const struct {
 		int upstream;
 		char *host, *path;
-		int listener;
+		int listener, auth;
 		const char *want; /* NULL: none */
 		uint16_t ports[2];
 	} cases[] = {
-		{CONFIG_UPSTREAM_HUB, NULL, "/hub", -1, "/hub", {8000, 8003}},
-		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 3, "/hub", {8003}},
-		{CONFIG_UPSTREAM_HUB, NULL, "/talk/*", 0, "/talk", {8000}},
-		{CONFIG_UPSTREAM_HUB, NULL, "/*", 0, "/", {8000}},
-		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 1, NULL, {0}},
-		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 2, NULL, {0}},
-		{CONFIG_UPSTREAM_HUB, "example.com", "/hub", -1, NULL, {0}},
-		{CONFIG_UPSTREAM_ECHO, NULL, "/hub", -1, NULL, {0}},
-		{0, NULL, "/hub", -1, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", -1, AUTH_NONE, "/hub", {8000, 8003}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 3, AUTH_NONE, "/hub", {8003}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/talk/*", 0, AUTH_NONE, "/talk", {8000}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/*", 0, AUTH_NONE, "/", {8000}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 1, AUTH_NONE, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", 2, AUTH_NONE, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, NULL, "/hub", -1, AUTH_TOKEN, NULL, {0}},
+		{CONFIG_UPSTREAM_HUB, "example.com", "/hub", -1, AUTH_NONE, NULL, {0}},
+		{CONFIG_UPSTREAM_ECHO, NULL, "/hub", -1, AUTH_NONE, NULL, {0}},
+		{0, NULL, "/hub", -1, AUTH_NONE, NULL, {0}},
 	};
 
 	make_listeners();
@@ -51,6 +52,7 @@ static void test_table(void **state)
 			.host = cases[i].host,
 			.path = cases[i].path,
 			.listener_index = cases[i].listener,
+			.auth_type = cases[i].auth,
 		};
 		struct config cfg = {
 			.listeners = listeners, .n_listeners = 4, .routes = &route, .n_routes = 1};

@@ -321,6 +321,9 @@ void conn_kill(struct conn *c, enum close_reason reason)
 	leave_handshake(c);
 	c->state = CONN_DEAD;
 	wheel_del(&n->w->wheel, &c->timer);
+	/* What the kernel holds for a peer that takes nothing would stay until TCP_USER_TIMEOUT. */
+	if (c->aux && c->aux->out_since_ms)
+		reset_at_close(c);
 	conn_unblock(c);
 	drop_buffers(c);
 	cancel_read(c);

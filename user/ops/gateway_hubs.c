@@ -12,11 +12,12 @@ static uint16_t port_of(const struct config_listener *l)
 			     : ((const struct sockaddr_in *)&l->address.addr)->sin_port);
 }
 
-/* A page knows neither a balancer's header nor the names that a route with a host answers to. */
+/* A page knows neither a balancer's header, nor the names that a route with a host answers to, nor
+ * a token. */
 static bool reachable(
 	const struct config_route *r, const struct config_listener *l, unsigned listener)
 {
-	return r->upstream_index == CONFIG_UPSTREAM_HUB && !r->host &&
+	return r->upstream_index == CONFIG_UPSTREAM_HUB && !r->host && r->auth_type == AUTH_NONE &&
 	       (r->listener_index < 0 || r->listener_index == (int)listener) &&
 	       l->protocol == CONFIG_WEBSOCKET && !l->proxy_protocol;
 }

@@ -154,6 +154,7 @@ void config_free(struct config *c)
 		route_free(&c->routes[i]);
 	for (unsigned i = 0; i < c->n_upstreams; i++)
 		upstream_free(&c->upstreams[i]);
+	strings_free(&c->admission.interfaces);
 	free(c->admission.allow);
 	free(c->admission.deny);
 	free(c->admission.weights);

@@ -88,10 +88,10 @@ struct config_route {
 	char *auth_issuer;                   /* .auth.issuer, optional: any; jwt only */
 	bool auth_topics_all;                /* .auth.topics_default: all | none */
 	bool auth_refresh;                   /* .auth.refresh, false */
-	unsigned hub_topics;         /* .hub.topics_per_session, 100; 1..10000 */
-	unsigned hub_messages;       /* .hub.messages_per_second, 0: no limit */
-	uint64_t hub_bytes;          /* .hub.bytes_per_second, 0: no limit */
-	uint64_t hub_payload;        /* .hub.payload_size, 64KiB; up to 1MiB */
+	unsigned hub_topics;                 /* .hub.topics_per_session, 100; 1..10000 */
+	unsigned hub_messages;               /* .hub.messages_per_second, 0: no limit */
+	uint64_t hub_bytes;                  /* .hub.bytes_per_second, 0: no limit */
+	uint64_t hub_payload;                /* .hub.payload_size, 64KiB; up to 1MiB */
 	unsigned line;
 };
 
@@ -129,7 +129,8 @@ struct config_upstream {
 };
 
 enum config_admission_mode {
-	CONFIG_ADMISSION_AUTO, /* in the kernel where that is possible, else in user space */
+	CONFIG_ADMISSION_AUTO,   /* in the kernel where that is possible, else in user space */
+	CONFIG_ADMISSION_KERNEL, /* in the kernel, or not at all */
 	CONFIG_ADMISSION_USER,
 	CONFIG_ADMISSION_OBSERVE, /* count what would be refused, refuse nobody */
 	CONFIG_ADMISSION_OFF,
@@ -161,6 +162,11 @@ struct config_admission {
 	uint32_t source_burst;        /* .source_burst, 4 connections ahead of a fair share */
 	uint32_t penalty_ms, penalty_max_ms; /* .penalty, 30s; .penalty_max, 1h */
 	bool limit_loopback;                 /* .limit_loopback, false */
+	struct config_strings
+		interfaces;   /* .interfaces; none: those the listeners' addresses are on
+			       */
+	bool refuse_reset;    /* .refuse: drop | reset */
+	uint32_t flood_limit; /* .flood_limit, 200 SYNs per second of one prefix; 0: none */
 	struct config_tier tier[2][3]; /* .v4_32_open …: IPv4 /32 and /24; IPv6 /64, /56, /48 */
 	struct config_prefix *allow, *deny; /* .allow, .deny */
 	struct config_weight *weights;      /* .weights */

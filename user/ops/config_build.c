@@ -221,6 +221,9 @@ static void build_admission(
 
 	a->mode = WITH_DEFAULT(raw->mode, CONFIG_ADMISSION_AUTO);
 	a->limit_loopback = WITH_DEFAULT(raw->limit_loopback, false);
+	a->refuse_reset = WITH_DEFAULT(raw->refuse, false);
+	build_strings(b, "admission.interfaces", raw->interfaces, raw->interfaces_count,
+		config_text_interface, &a->interfaces);
 	a->allow = build_prefixes(b, "admission.allow", raw->allow, raw->allow_count, &a->n_allow);
 	a->deny = build_prefixes(b, "admission.deny", raw->deny, raw->deny_count, &a->n_deny);
 	a->weights = zeroed(b, raw->weights_count, sizeof(*a->weights));

@@ -297,6 +297,7 @@ void config_check(struct config_build *b, struct config *c)
 		config_build_error(b, "routes", "must have at least one entry");
 	check_auth_keys(b, c);
 	check_order(b, "workers.", "turn", c->turn_us, "slice", c->slice_us);
+	check_repeats(b, &c->admission.interfaces, "admission.interfaces");
 	check_order(b, "admission.", "penalty", c->admission.penalty_ms, "penalty_max",
 		c->admission.penalty_max_ms);
 	check_order(b, "admission.", "memory_low_percent", c->admission.memory_low_percent,

@@ -94,6 +94,7 @@ enum config_rule_flags {
 	X(admission, memory_high_percent, admission.memory_high_percent, NUMBER, 0, "90", 1, 100)  \
 	X(admission, memory_low_percent, admission.memory_low_percent, NUMBER, 0, "85", 1, 100)    \
 	X(admission, sources, admission.sources, NUMBER, 0, "65536", 1024, 16777216)               \
+	X(admission, flood_limit, admission.flood_limit, NUMBER, ZERO, "200", 1, 30000)            \
 	X(admission, source_burst, admission.source_burst, NUMBER, 0, "4", 1, 10000)               \
 	X(admission, penalty, admission.penalty_ms, MS, 0, "30s", 100, 24 * CONFIG_HOUR)           \
 	X(admission, penalty_max, admission.penalty_max_ms, MS, 0, "1h", 100, 168 * CONFIG_HOUR)   \
@@ -132,7 +133,7 @@ enum config_rule_flags {
 #define CONFIG_KEYS_HUB(X)                                                                         \
 	X(hub, topics_per_session, hub_topics, NUMBER, 0, "100", 1, 10000)                         \
 	X(hub, messages_per_second, hub_messages, NUMBER, 0, "0", 0, 1000000)                      \
-	X(hub, bytes_per_second, hub_bytes, BYTES, 0, "0", 0, 64 * CONFIG_GIB)                  \
+	X(hub, bytes_per_second, hub_bytes, BYTES, 0, "0", 0, 64 * CONFIG_GIB)                     \
 	X(hub, payload_size, hub_payload, BYTES, 0, "64KiB", 1, CONFIG_MIB)
 
 #define CONFIG_KEYS_UPSTREAM(X)                                                                    \
@@ -205,10 +206,10 @@ struct config_raw_weight {
 };
 
 struct config_raw_admission {
-	int *mode, *limit_loopback;
-	char **allow, **deny;
+	int *mode, *limit_loopback, *refuse;
+	char **interfaces, **allow, **deny;
 	struct config_raw_weight *weights;
-	unsigned allow_count, deny_count, weights_count;
+	unsigned interfaces_count, allow_count, deny_count, weights_count;
 	CONFIG_KEYS_ADMISSION(CONFIG_RAW_MEMBER_)
 };
 

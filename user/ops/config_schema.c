@@ -44,8 +44,10 @@ static const cyaml_strval_t failovers[] = {
 	{"resume", CONFIG_FAILOVER_RESUME}, {"close", CONFIG_FAILOVER_CLOSE}};
 
 static const cyaml_strval_t modes[] = {{"auto", CONFIG_ADMISSION_AUTO},
-	{"user", CONFIG_ADMISSION_USER}, {"observe", CONFIG_ADMISSION_OBSERVE},
-	{"off", CONFIG_ADMISSION_OFF}};
+	{"kernel", CONFIG_ADMISSION_KERNEL}, {"user", CONFIG_ADMISSION_USER},
+	{"observe", CONFIG_ADMISSION_OBSERVE}, {"off", CONFIG_ADMISSION_OFF}};
+
+static const cyaml_strval_t refusals[] = {{"drop", 0}, {"reset", 1}};
 
 static const cyaml_schema_value_t text_entry = {
 	CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 0, CYAML_UNLIMITED)};
@@ -96,6 +98,9 @@ static const cyaml_schema_value_t weight_entry = {
 static const cyaml_schema_field_t admission_fields[] = {
 	CHOICE(mode, struct config_raw_admission, modes),
 	CHOICE(limit_loopback, struct config_raw_admission, booleans),
+	CHOICE(refuse, struct config_raw_admission, refusals),
+	LIST(interfaces, OPTIONAL_LIST, struct config_raw_admission, &text_entry,
+		CONFIG_STRINGS_MAX),
 	LIST(allow, OPTIONAL_LIST, struct config_raw_admission, &text_entry, CONFIG_PREFIXES_MAX),
 	LIST(deny, OPTIONAL_LIST, struct config_raw_admission, &text_entry, CONFIG_PREFIXES_MAX),
 	LIST(weights, OPTIONAL_LIST, struct config_raw_admission, &weight_entry,

@@ -1,6 +1,7 @@
 #include "ops/config_text.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <string.h>
@@ -163,6 +164,16 @@ const char *config_text_file(const char *s)
 	if (*s != '/')
 		return "is not an absolute path";
 	return strlen(s) > CONFIG_FILE_PATH_MAX ? "is longer than 4095 bytes" : NULL;
+}
+
+const char *config_text_interface(const char *s)
+{
+	if (*s == '\0')
+		return "must not be empty";
+	for (const char *p = s; *p; p++)
+		if (*p <= ' ' || *p > '~' || *p == '/' || *p == ':')
+			return "is not the name of an interface";
+	return strlen(s) >= IFNAMSIZ ? "is longer than 15 characters" : NULL;
 }
 
 const char *config_text_token(const char *s)

@@ -36,6 +36,8 @@ const char *config_text_kid(const char *s);
 const char *config_text_claim(const char *s);
 /* The absolute path of a file. */
 const char *config_text_file(const char *s);
+/* The name of a network interface. */
+const char *config_text_interface(const char *s);
 /* An HTTP token (RFC 9110 5.6.2). */
 const char *config_text_token(const char *s);
 

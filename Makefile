@@ -22,11 +22,15 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
-LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib
+LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib libbpf libxdp
+# The BPF programs do not depend on SAN: one set under build/bpf serves every build.
+CLANG ?= clang
+LLVM_STRIP ?= $(if $(shell command -v llvm-strip),llvm-strip,:)
+BPFTOOL ?= $(if $(shell command -v bpftool),bpftool,/usr/sbin/bpftool)
 
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter
-CPPFLAGS_ALL := -D_GNU_SOURCE -DTG_VERSION='"0.1.0"' -Iinclude -Iuser -isystem $(URING)/include \
+CPPFLAGS_ALL := -D_GNU_SOURCE -DTG_VERSION='"0.1.0"' -Iinclude -Iuser -Ibuild -isystem $(URING)/include \
 	$(if $(wildcard $(DEPS)/compat),-isystem $(DEPS)/compat) $(CPPFLAGS)
 SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=all))
 CFLAGS_ALL = -std=c11 -fno-strict-aliasing -fPIC $(WARN) $(SAN_FLAGS) $(CFLAGS) $(shell pkg-config --cflags $(LIBS) 2>/dev/null)
@@ -36,6 +40,12 @@ LDLIBS_ALL = $(wildcard $(URING)/lib/*/liburing.a) $(shell pkg-config --libs $(L
 GATEWAY_SRC := $(shell find user -name '*.c' ! -name main.c 2>/dev/null | sort)
 GATEWAY_OBJ := $(GATEWAY_SRC:%.c=$(B)/obj/%.o)
 LIB := $(B)/libtidegate-core.a
+
+BPF_SRC := $(wildcard bpf/*.bpf.c)
+BPF_OBJ := $(BPF_SRC:%.c=build/%.o)
+BPF_SKEL := $(BPF_SRC:%.bpf.c=build/%.skel.h)
+BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Iinclude -Ibpf \
+	-idirafter /usr/include/$(shell $(CC) -print-multiarch)
 
 LINK_SRC := $(wildcard tools/libtidegate-link/*.c) user/proto/link_codec.c
 LINK_OBJ := $(LINK_SRC:%.c=$(B)/obj/%.o)
@@ -146,12 +156,23 @@ $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
-$(B)/obj/%.o: %.c Makefile
+build/bpf/%.bpf.o: bpf/%.bpf.c Makefile
+	$(call say,BPF,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(LLVM_STRIP) -g $@
+
+build/bpf/%.skel.h: build/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
+# Skeletons are made before anything is compiled; which object depends on which, the .d files say.
+$(B)/obj/%.o: %.c Makefile | $(BPF_SKEL)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj build/bpf -name '*.d' 2>/dev/null)
 
 clean:
 	$(Q)rm -rf build

@@ -9,7 +9,7 @@ build=$1
 dest=$build/deps
 
 packages="gcc make pkg-config libc6-dev libssl-dev libcmocka-dev libcyaml-dev libyaml-dev libjansson-dev
-libmicrohttpd-dev libcap-ng-dev zlib1g-dev python3 python3-websockets curl openssl"
+libmicrohttpd-dev libcap-ng-dev zlib1g-dev clang llvm libbpf-dev libxdp-dev bpftool iproute2 python3 python3-websockets curl openssl"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs"
 command -v npm >/dev/null 2>&1 || packages="$packages npm"
 

@@ -1,0 +1,405 @@
+/* Maps and events: the layouts that the BPF programs and user space share, one copy for both.
+ *
+ * A map is pinned as /sys/fs/bpf/tidegate/<instance>/<name>, with BTF, and its definition stands in
+ * bpf/maps.bpf.h. Above each struct: the map, who writes it, who reads it. Times ending in _ns are
+ * CLOCK_MONOTONIC unless said otherwise; addresses and ports are in network order where the type
+ * is bytes or __be16, in host order else. Whatever changes a layout here raises TG_ABI_VERSION.
+ */
+#ifndef TIDEGATE_ABI_H
+#define TIDEGATE_ABI_H
+
+#include <linux/types.h>
+
+#define TG_ABI_VERSION 1
+
+enum {
+	TG_WORKERS_MAX = 64, /* entries of worker_load and picks */
+	TG_TIERS = 3,    /* widths of source prefix that limits look at; tier 0 is the narrowest */
+	TG_FAMILIES = 2, /* index 0: IPv4, 1: IPv6 */
+	TG_PORT_WORDS = 2048, /* of 32 ports each */
+	TG_PREFIX_V6_MAX =
+		64, /* an IPv6 source prefix is never longer: hosts choose the rest freely */
+
+	/* Activity is counted, and the sketch halved, in windows of 2^30 ns, 1.07 s. */
+	TG_WINDOW_SHIFT = 30,
+
+	TG_SKETCH_ROWS = 4, /* hash functions */
+	TG_SKETCH_COLS = 4, /* cells of a row in one block */
+};
+
+/* ---- keys ---- */
+
+/* Key of sources, open, penalty. A source prefix: the address's first len bits, the rest zero. IPv4
+ * has 4 bytes and four zero ones. */
+struct tg_prefix {
+	__u8 addr[8];
+	__u8 len;    /* bits: 1..32 for IPv4, 1..TG_PREFIX_V6_MAX for IPv6 */
+	__u8 family; /* 4 or 6 */
+	__u8 zero[2];
+} __attribute__((aligned(4)));
+_Static_assert(sizeof(struct tg_prefix) == 12, "one round of the hash map's hash function");
+
+/* Key of allow, deny, weights (LPM tries). IPv4 a.b.c.d/n is ::ffff:a.b.c.d with prefixlen 96 + n.
+ */
+struct tg_lpm_key {
+	__u32 prefixlen; /* 0..128; host order, as the kernel wants it */
+	__u8 addr[16];
+};
+_Static_assert(sizeof(struct tg_lpm_key) == 20, "LPM trie key without padding");
+
+/* Key of addresses (LPM trie): a port, then an address prefix. */
+struct tg_address_key {
+	__u32 prefixlen; /* 32 + bits of the address, 32..160 */
+	__be16 port;
+	__u16 zero;
+	__u8 addr[16]; /* IPv4 as in tg_lpm_key */
+};
+_Static_assert(sizeof(struct tg_address_key) == 24, "LPM trie key without padding");
+
+/* ---- configuration: written by the keeper, read by the programs ---- */
+
+/* tg_settings.flags */
+enum {
+	TG_SET_OBSERVE = 1 << 0,         /* count every verdict, refuse nobody */
+	TG_SET_RESET = 1 << 1,           /* refusals are answered with RST; else dropped */
+	TG_SET_EXEMPT_LOOPBACK = 1 << 2, /* 127.0.0.0/8 and ::1 know no per-source limits */
+	TG_SET_FAIR = 1 << 3,            /* fair share per source while the gate paces */
+	TG_SET_COOKIES = 1 << 4,         /* answer SYN cookies above cookie_trigger */
+};
+
+/* Limits of one tier of source prefixes. 0 switches a limit off. */
+struct tg_tier {
+	__u32 len;        /* bits of the prefix; 0: the tier is not used (tier 0 always is) */
+	__u32 open_limit; /* connections open at a time */
+	/* Churn, establishes + closes, by GCRA: one event an interval, burst ahead at most. */
+	__u64 churn_interval_ns;
+	__u64 churn_burst_ns;
+};
+_Static_assert(sizeof(struct tg_tier) == 24, "no padding");
+
+/* Map `settings`, array[1]. Keeper; admit, track, steer. An update is not atomic: each field
+ * stands alone. */
+struct tg_settings {
+	__u32 flags;   /* TG_SET_* */
+	__u32 workers; /* 1..TG_WORKERS_MAX, in use */
+	__u32 rings;   /* accepting rings a worker, for the index into listeners; at least 1 */
+	__u32 listeners;
+
+	/* admit */
+	__u32 flood_limit;    /* SYNs a second from one source prefix (tier 0); 0: no limit */
+	__u32 source_burst;   /* connections that a source may be ahead of its fair share */
+	__u32 cookie_trigger; /* SYNs a second; 0: never */
+	__u32 zero;
+	__u64 stale_ns;          /* a gate whose heartbeat is older is ignored: 1 s */
+	__u64 event_interval_ns; /* one event an interval, by GCRA; 0: no events */
+	__u64 event_burst_ns;
+
+	/* admit (len), track */
+	struct tg_tier tier[TG_FAMILIES][TG_TIERS];
+	__u64 penalty_ns;     /* the first time in the box */
+	__u64 penalty_max_ns; /* doubled at each repetition up to here */
+	__u64 netns_cookie;   /* track looks at sockets of this network namespace only */
+
+	/* steer */
+	__u64 hang_ns; /* an awake worker whose heartbeat is older hangs: 20 ms */
+};
+_Static_assert(sizeof(struct tg_settings) == 56 + 24 * TG_FAMILIES * TG_TIERS + 32, "no padding");
+
+/* Map `ports`, array[TG_PORT_WORDS], index = port / 32, bit = port % 32: which ports are the
+ * gateway's. Keeper; admit, track, steer. */
+struct tg_port_word {
+	__u32 any;    /* on every address */
+	__u32 listed; /* on the addresses in the map `addresses` only */
+};
+_Static_assert(sizeof(struct tg_port_word) == 8, "no padding");
+
+/* Map `addresses`, LPM trie, key struct tg_address_key. Keeper; admit, track, steer. */
+struct tg_address {
+	__u32 listener; /* index of the configuration */
+	__u32 zero;
+};
+
+/* Maps `allow` and `deny`, LPM tries, key struct tg_lpm_key. Keeper (tidegatectl through it);
+ * admit. */
+enum {
+	TG_ORIGIN_CONFIG = 1,   /* from the configuration file: replaced by a reload */
+	TG_ORIGIN_OPERATOR = 2, /* from tidegatectl: stays until taken back */
+};
+
+struct tg_list_entry {
+	__u64 created_s; /* CLOCK_REALTIME, seconds */
+	__u32 origin;    /* TG_ORIGIN_* */
+	__u32 zero;
+};
+_Static_assert(sizeof(struct tg_list_entry) == 16, "no padding");
+
+/* Map `weights`, LPM trie, key struct tg_lpm_key: prefixes behind which many clients stand (CGNAT,
+ * proxies). Keeper; admit, track, both only where a limit would otherwise refuse. */
+struct tg_weight {
+	__u32 weight; /* per-source limits are this many times as high; 0: exempt from them */
+	__u32 origin; /* TG_ORIGIN_* */
+};
+_Static_assert(sizeof(struct tg_weight) == 8, "no padding");
+
+/* ---- the gate ---- */
+
+/* What the gate does, name and help. */
+#define TG_GATE_STATES(X)                                                                          \
+	X(OPEN, "open", "every SYN that no list, penalty or limit refuses is admitted")            \
+	X(PACED, "paced", "admissions are limited to a rate, or by permits")                       \
+	X(SHUT, "shut", "nobody is admitted but the allow list")
+
+/* Why the gate is not open. */
+#define TG_GATE_REASONS(X)                                                                         \
+	X(NONE, "none", "nothing asks for it")                                                     \
+	X(DELAY, "delay", "the poll delay is above its target")                                    \
+	X(MEMORY, "memory", "memory is above its high-water mark")                                 \
+	X(PERMITS, "permits", "too many connections wait to be served")                            \
+	X(OPERATOR, "operator", "an operator said so")
+
+#define X(id, ...) TG_GATE_##id,
+enum tg_gate_state {
+	TG_GATE_STATES(X) TG_GATE_STATE_COUNT
+};
+#undef X
+#define X(id, ...) TG_GATE_BY_##id,
+enum tg_gate_reason {
+	TG_GATE_REASONS(X) TG_GATE_REASON_COUNT
+};
+#undef X
+
+/* Map `gate`, array[1], mmapable. The governor, by plain stores, heartbeat last; admit. With a
+ * heartbeat older than settings.stale_ns admit takes the gate for open: state, rate and permits
+ * are ignored, the lists, penalties and the flood limit hold. */
+struct tg_gate {
+	__u64 heartbeat_ns;
+	__u32 state;  /* enum tg_gate_state */
+	__u32 reason; /* enum tg_gate_reason; for people */
+	/* PACED: one admission an interval, by GCRA over all sources. 0: no rate. The burst is how
+	 * far ahead of time admissions may run; admit's clock moves in ticks (1 to 10 ms), so less
+	 * than 20 ms wastes rate. */
+	__u64 interval_ns;
+	__u64 burst_ns;
+	/* The same for prefixes without an entry in `sources`: what the share reserved for proven
+	 * ones leaves, interval_ns / (1 - share). 0: nothing is reserved. */
+	__u64 new_interval_ns;
+	/* Refuse while tg_pace.established - permits_base - the sum of tg_worker_load.served is at
+	 * least this. 0: no limit. In every state but SHUT. */
+	__u64 permits;
+	/* tg_pace.established when the gateway started, its workers' `served` being 0. */
+	__u64 permits_base;
+	__u64 zero;
+};
+_Static_assert(sizeof(struct tg_gate) == 64, "one cache line");
+
+/* Map `pace`, array[1], mmapable: what the programs keep of the gate. admit and track; governor
+ * and tools read. */
+struct tg_pace {
+	/* Line 1: admit, moved by compare-and-swap at each paced admission. */
+	__u64 tat_ns;     /* theoretical arrival time of the whole rate */
+	__u64 new_tat_ns; /* … of the part for unproven prefixes */
+	__u64 event_tat_ns;
+	__u64 events_held; /* not sent since the last one that was */
+	__u64 line1[4];
+	/* Line 2: admit, activity by windows. */
+	__u32 window;      /* low 32 bits of the time >> TG_WINDOW_SHIFT */
+	__u32 active;      /* distinct source prefixes that tried in this window … */
+	__u32 active_last; /* … and in the one before */
+	__u32 zero;
+	__u64 syns; /* the same for SYNs that reached the sketch; counted in batches */
+	__u64 syns_last;
+	__u64 line2[4];
+	/* Line 3: track. */
+	__u64 established; /* connections of the gateway's ports that completed the TCP handshake */
+	__u64 closed;
+	/* The level that permits bound, as last added up: by track at each establish, by admit
+	 * before it refuses. */
+	__u64 unserved;
+	__u64 line3[5];
+	/* Line 4: track. The latest end of any penalty in a tier: admit looks into `penalty` for a
+	 * tier only until then. */
+	__u64 penalty_until_ns[TG_FAMILIES][TG_TIERS];
+	__u64 line4[2];
+};
+_Static_assert(sizeof(struct tg_pace) == 256, "four cache lines");
+
+/* Map `worker_load`, array[TG_WORKERS_MAX], mmapable. Each worker its own line, by plain stores,
+ * heartbeat last, at the end of each batch and before it waits; steer, governor, admit (served),
+ * tools. */
+struct tg_worker_load {
+	__u64 heartbeat_ns;  /* 0: no such worker */
+	__u64 poll_delay_ns; /* recent, smoothed: what a newcomer has to expect */
+	__u64 served;        /* connections, ever, that left the handshake: served or closed */
+	__u64 accepts;       /* connections, ever */
+	__u32 sleeping;      /* 1: waits for events, nothing to do */
+	__u32 accepting;     /* 1: takes connections */
+	__u32 runnable;
+	__u32 connections;
+	__u32 ring;       /* the ring that accepts … */
+	__u32 free_slots; /* … and its free slots */
+	__u64 zero;
+};
+_Static_assert(sizeof(struct tg_worker_load) == 64, "one cache line per worker");
+
+/* Map `picks`, array[TG_WORKERS_MAX]. steer. */
+struct tg_worker_picks {
+	__u64 total;        /* connections given to this worker, ever */
+	__u64 heartbeat_ns; /* of the publication that `since` counts from */
+	__u64 since;
+	__u64 line[5];
+};
+_Static_assert(sizeof(struct tg_worker_picks) == 64, "one cache line per worker");
+
+/* ---- sources ---- */
+
+/* Map `sources`, LRU hash, key struct tg_prefix. track, which makes an entry once a connection from
+ * the prefix is ESTABLISHED, and nobody else does: an entry says that the prefix is proven. admit
+ * keeps its share in it; governor and tools read. */
+struct tg_source {
+	__u64 gate_tat_ns; /* admit: its fair share while the gate paces */
+	__u32 gate_window; /* admit: tg_pace.window when it last tried */
+	__u32 zero;
+	__u64 churn_tat_ns; /* track: establishes + closes */
+	__u64 accepts;
+	__u64 closes;
+	__u64 lifetime_ms; /* of closed connections, the sum */
+	__u64 first_ns;
+	__u64 last_ns; /* establish or close */
+};
+_Static_assert(sizeof(struct tg_source) == 64, "one cache line");
+
+/* Map `open`, hash without LRU, key struct tg_prefix; deleted at zero. track; tools. */
+struct tg_open {
+	__u32 connections;
+	__u32 peak;
+};
+_Static_assert(sizeof(struct tg_open) == 8, "no padding");
+
+/* Why a prefix is in the penalty box. */
+#define TG_PENALTIES(X)                                                                            \
+	X(CHURN, "churn", "opened and closed connections too fast")                                \
+	X(CONCURRENCY, "concurrency", "too many connections open")                                 \
+	X(OPERATOR, "operator", "an operator put it there")
+
+#define X(id, ...) TG_PENALTY_##id,
+enum tg_penalty_reason {
+	TG_PENALTIES(X) TG_PENALTY_REASON_COUNT
+};
+#undef X
+
+/* Map `penalty`, LRU hash, key struct tg_prefix. track, which raises tg_pace.penalty_until_ns
+ * first; admit. An entry whose time is over stays, as the memory of repetition, until evicted. */
+struct tg_penalty {
+	__u64 until_ns;
+	__u64 since_ns;
+	__u32 reason;  /* enum tg_penalty_reason */
+	__u32 strikes; /* how often, this time included */
+};
+_Static_assert(sizeof(struct tg_penalty) == 24, "no padding");
+
+/* Map `syn_sketch`, array, mmapable, a power of two of entries: count-min sketch of SYNs by source
+ * prefix. All cells of a prefix are in one block, so that it costs one cache line. admit. */
+struct tg_sketch_block {
+	/* window << 16 | count, both low 16 bits; a count is halved for each window that has
+	 * passed. Written without atomics: a lost increment is forgiven. */
+	__u32 cell[TG_SKETCH_ROWS * TG_SKETCH_COLS];
+};
+_Static_assert(sizeof(struct tg_sketch_block) == 64, "one cache line");
+
+/* ---- what happened ---- */
+
+/* X(id, program, name, help): verdicts_total{program,reason}, and the index into `verdicts`. */
+#define TG_VERDICTS(X)                                                                             \
+	X(ADMIT_OPEN, "admit", "open", "SYNs admitted by an open gate")                            \
+	X(ADMIT_PACED, "admit", "paced", "SYNs admitted within the rate")                          \
+	X(ADMIT_ALLOWED, "admit", "allowed", "SYNs of the allow list")                             \
+	X(ADMIT_MALFORMED, "admit", "malformed",                                                   \
+		"SYNs with an impossible header, left to the kernel's TCP")                        \
+	X(DROP_DENYLIST, "admit", "deny", "SYNs refused by the deny list")                         \
+	X(DROP_PENALTY, "admit", "penalty", "SYNs refused because their prefix is in the box")     \
+	X(DROP_FLOOD, "admit", "flood", "SYNs above the limit of one source prefix")               \
+	X(DROP_SHUT, "admit", "shut", "SYNs refused by a shut gate")                               \
+	X(DROP_PERMITS, "admit", "permits", "SYNs refused since too many wait to be served")       \
+	X(DROP_RATE, "admit", "rate", "SYNs above the gate's rate")                                \
+	X(DROP_NEWCOMER, "admit", "newcomer",                                                      \
+		"SYNs of unproven prefixes above what proven ones leave of the rate")              \
+	X(DROP_SHARE, "admit", "share", "SYNs of sources above their fair share of the rate")      \
+	X(RESET_SENT, "admit", "reset_sent", "Refusals that were answered with RST")               \
+	X(RESET_FAILED, "admit", "reset_failed",                                                   \
+		"Refusals that could not be answered and were dropped")                            \
+	X(COOKIE_SENT, "admit", "cookie_sent", "SYNs answered with a SYN cookie")                  \
+	X(COOKIE_FAILED, "admit", "cookie_failed", "SYN cookies that could not be made: dropped")  \
+	X(CONTENDED, "admit", "contended",                                                         \
+		"Admissions let pass because the rate's clock was contended for")                  \
+	X(EVENT_SENT, "admit", "event_sent", "Events written to the ring buffer")                  \
+	X(EVENT_LOST, "admit", "event_lost", "Events lost because the ring buffer was full")       \
+	X(STEER_CHOSEN, "steer", "chosen", "Connections given to the less delayed of two workers") \
+	X(STEER_HASH, "steer", "hash", "Connections spread by hash: no worker's load was known")   \
+	X(STEER_MIGRATED, "steer", "migrated", "Requests moved from a listener that went away")    \
+	X(STEER_HUNG, "steer", "hung", "Connections refused because every worker hangs")           \
+	X(STEER_NO_SOCKET, "steer", "no_socket",                                                   \
+		"Choices that had no socket and fell back to the hash")                            \
+	X(LOOKUP_ASSIGNED, "steer", "assigned", "Packets given to a listener by sk_lookup")        \
+	X(LOOKUP_FAILED, "steer", "assign_failed",                                                 \
+		"Packets whose listener was not there: refused")                                   \
+	X(TRACK_ESTABLISHED, "track", "established", "TCP handshakes completed")                   \
+	X(TRACK_CLOSED, "track", "closed", "Connections that ended")                               \
+	X(TRACK_PENALTY_CHURN, "track", "penalty_churn", "Prefixes put into the box for churn")    \
+	X(TRACK_PENALTY_OPEN, "track", "penalty_concurrency",                                      \
+		"Prefixes put into the box for too many open connections")                         \
+	X(TRACK_SOURCES_FULL, "track", "sources_failed",                                           \
+		"Sources that found no entry: they stay unproven")                                 \
+	X(TRACK_OPEN_FULL, "track", "open_failed",                                                 \
+		"Connections not counted as open: their concurrency is not limited")               \
+	X(TRACK_PENALTY_FULL, "track", "penalty_failed", "Penalties that found no entry")
+
+#define X(id, ...) TG_##id,
+enum tg_verdict {
+	TG_VERDICTS(X) TG_VERDICT_COUNT
+};
+#undef X
+
+/* Map `verdicts`, per-CPU array[TG_VERDICT_COUNT], index enum tg_verdict. All programs; metrics. */
+struct tg_verdict_count {
+	__u64 packets;  /* it was done */
+	__u64 observed; /* it would have been done, but for observe mode */
+};
+_Static_assert(sizeof(struct tg_verdict_count) == 16, "no padding");
+
+/* Map `events`, ring buffer. admit, track; the daemon's log. Limited to settings.event_interval_ns.
+ */
+struct tg_event {
+	__u64 time_ns;
+	__u64 held;      /* events of any kind that the limit kept back since the one before */
+	__u32 verdict;   /* enum tg_verdict */
+	__u32 observed;  /* 1: observe mode, nothing was refused */
+	__u8 source[16]; /* the address; IPv4 as in tg_lpm_key; penalties: the prefix, zero-filled
+			  */
+	__u8 source_len; /* bits: 128, or those of the prefix (IPv4: 96 + n) */
+	__u8 zero;
+	__u16 port;     /* the gateway's; 0: none in particular */
+	__u32 ifindex;  /* 0: none */
+	__u64 until_ns; /* penalties: their end; 0 else */
+};
+_Static_assert(sizeof(struct tg_event) == 56, "no padding");
+
+/* Map `listeners`, SOCKMAP: index = (listener * settings.workers + worker) * settings.rings + ring.
+ * The daemon; steer (reuseport and sk_lookup), admit (cookies). */
+static inline __u32 tg_listener_index(
+	const struct tg_settings *s, __u32 listener, __u32 worker, __u32 ring)
+{
+	return (listener * s->workers + worker) * s->rings + ring;
+}
+
+/* Map `meta`, array[1]. The keeper, once the rest is in place; every next start, tools. */
+struct tg_meta {
+	__u32 abi; /* TG_ABI_VERSION */
+	__u32 zero;
+	__u64 generation; /* of the configuration; grows at each load */
+	__u64 created_s;  /* CLOCK_REALTIME, seconds */
+	char version[24]; /* tidegate's, for people */
+	char boot_id[40]; /* /proc/sys/kernel/random/boot_id, without the newline */
+};
+_Static_assert(sizeof(struct tg_meta) == 88, "no padding");
+
+#endif

@@ -23,8 +23,8 @@ enum {
 	/* Activity is counted, and the sketch halved, in windows of 2^30 ns, 1.07 s. */
 	TG_WINDOW_SHIFT = 30,
 
-	TG_SKETCH_ROWS = 4, /* hash functions */
-	TG_SKETCH_COLS = 4, /* cells of a row in one block */
+	TG_SKETCH_ROWS = 2, /* hash functions */
+	TG_SKETCH_COLS = 8, /* cells of a row in one block */
 };
 
 /* ---- keys ---- */
@@ -39,10 +39,11 @@ struct tg_prefix {
 } __attribute__((aligned(4)));
 _Static_assert(sizeof(struct tg_prefix) == 12, "one round of the hash map's hash function");
 
-/* Key of allow, deny, weights (LPM tries). IPv4 a.b.c.d/n is ::ffff:a.b.c.d with prefixlen 96 + n.
- */
+/* Key of allow, deny, weights (LPM tries). IPv4 a.b.c.d/n is 0:ffff:a.b.c.d::/(32 + n), a block
+ * that no IPv6 host has: the trie compares 8 bytes at a time, and there all of an IPv4 address is
+ * in the first 8. */
 struct tg_lpm_key {
-	__u32 prefixlen; /* 0..128; host order, as the kernel wants it */
+	__u32 prefixlen; /* 0..128, of IPv4 32..64; host order, as the kernel wants it */
 	__u8 addr[16];
 };
 _Static_assert(sizeof(struct tg_lpm_key) == 20, "LPM trie key without padding");
@@ -65,6 +66,7 @@ enum {
 	TG_SET_EXEMPT_LOOPBACK = 1 << 2, /* 127.0.0.0/8 and ::1 know no per-source limits */
 	TG_SET_FAIR = 1 << 3,            /* fair share per source while the gate paces */
 	TG_SET_COOKIES = 1 << 4,         /* answer SYN cookies above cookie_trigger */
+	TG_SET_WEIGHTS = 1 << 5,         /* the map `weights` has entries */
 };
 
 /* Limits of one tier of source prefixes. 0 switches a limit off. */
@@ -134,9 +136,12 @@ struct tg_list_entry {
 _Static_assert(sizeof(struct tg_list_entry) == 16, "no padding");
 
 /* Map `weights`, LPM trie, key struct tg_lpm_key: prefixes behind which many clients stand (CGNAT,
- * proxies). Keeper; admit, track, both only where a limit would otherwise refuse. */
+ * proxies). Keeper; admit, where it would otherwise refuse; track, which copies the weight into the
+ * prefix's entry in `sources`. */
+#define TG_WEIGHT_EXEMPT 0xffffffffu /* no per-source limits at all */
+
 struct tg_weight {
-	__u32 weight; /* per-source limits are this many times as high; 0: exempt from them */
+	__u32 weight; /* per-source limits are this many times as high; 0 counts as 1 */
 	__u32 origin; /* TG_ORIGIN_* */
 };
 _Static_assert(sizeof(struct tg_weight) == 8, "no padding");
@@ -199,29 +204,26 @@ struct tg_pace {
 	__u64 tat_ns;     /* theoretical arrival time of the whole rate */
 	__u64 new_tat_ns; /* … of the part for unproven prefixes */
 	__u64 event_tat_ns;
-	__u64 events_held; /* not sent since the last one that was */
-	__u64 line1[4];
+	__u64 line1[5];
 	/* Line 2: admit, activity by windows. */
-	__u32 window;      /* low 32 bits of the time >> TG_WINDOW_SHIFT */
-	__u32 active;      /* distinct source prefixes that tried in this window … */
-	__u32 active_last; /* … and in the one before */
-	__u32 zero;
-	__u64 syns; /* the same for SYNs that reached the sketch; counted in batches */
-	__u64 syns_last;
-	__u64 line2[4];
+	__u64 window; /* the time >> TG_WINDOW_SHIFT */
+	/* Distinct source prefixes that tried in this window and in the one before, by a Bloom
+	 * filter in the sketch: too low above some 20,000. [0] proven ones, [1] others. */
+	__u32 active[2], active_last[2];
+	/* The same for SYNs that reached the sketch; counted in batches. */
+	__u64 syns, syns_last;
+	__u64 line2[3];
 	/* Line 3: track. */
 	__u64 established; /* connections of the gateway's ports that completed the TCP handshake */
 	__u64 closed;
 	/* The level that permits bound, as last added up: by track at each establish, by admit
 	 * before it refuses. */
 	__u64 unserved;
-	__u64 line3[5];
-	/* Line 4: track. The latest end of any penalty in a tier: admit looks into `penalty` for a
-	 * tier only until then. */
-	__u64 penalty_until_ns[TG_FAMILIES][TG_TIERS];
-	__u64 line4[2];
+	/* The latest end of any penalty: until then admit looks for one. */
+	__u64 penalty_until_ns;
+	__u64 line3[4];
 };
-_Static_assert(sizeof(struct tg_pace) == 256, "four cache lines");
+_Static_assert(sizeof(struct tg_pace) == 192, "three cache lines");
 
 /* Map `worker_load`, array[TG_WORKERS_MAX], mmapable. Each worker its own line, by plain stores,
  * heartbeat last, at the end of each batch and before it waits; steer, governor, admit (served),
@@ -256,15 +258,15 @@ _Static_assert(sizeof(struct tg_worker_picks) == 64, "one cache line per worker"
  * the prefix is ESTABLISHED, and nobody else does: an entry says that the prefix is proven. admit
  * keeps its share in it; governor and tools read. */
 struct tg_source {
-	__u64 gate_tat_ns; /* admit: its fair share while the gate paces */
-	__u32 gate_window; /* admit: tg_pace.window when it last tried */
-	__u32 zero;
+	__u64 gate_tat_ns;  /* admit: its fair share while the gate paces */
 	__u64 churn_tat_ns; /* track: establishes + closes */
 	__u64 accepts;
 	__u64 closes;
 	__u64 lifetime_ms; /* of closed connections, the sum */
 	__u64 first_ns;
 	__u64 last_ns; /* establish or close */
+	__u32 weight;  /* as in tg_weight */
+	__u32 zero;
 };
 _Static_assert(sizeof(struct tg_source) == 64, "one cache line");
 
@@ -287,8 +289,9 @@ enum tg_penalty_reason {
 };
 #undef X
 
-/* Map `penalty`, LRU hash, key struct tg_prefix. track, which raises tg_pace.penalty_until_ns
- * first; admit. An entry whose time is over stays, as the memory of repetition, until evicted. */
+/* Map `penalty`, LRU hash, key struct tg_prefix. track, which raises the prefix's penalty_filter
+ * and tg_pace.penalty_until_ns first; admit. An entry whose time is over stays, as the memory of
+ * repetition, until evicted. */
 struct tg_penalty {
 	__u64 until_ns;
 	__u64 since_ns;
@@ -296,6 +299,20 @@ struct tg_penalty {
 	__u32 strikes; /* how often, this time included */
 };
 _Static_assert(sizeof(struct tg_penalty) == 24, "no padding");
+
+/* Map `penalty_filter`, array, a power of two of entries, index = tg_filter_index() of the prefix:
+ * the latest end of any penalty of the prefixes that fall there. Most SYNs find none, at a fraction
+ * of what a look into `penalty` costs. track (a lost race is made good at the next offence); admit.
+ */
+struct tg_penalty_filter {
+	__u64 until_ns;
+};
+
+/* bits: the prefix's address as a number, its first bit the highest of 64. */
+static inline __u32 tg_filter_index(__u64 bits, __u32 len, __u32 entries)
+{
+	return (__u32)(((bits + len) * 0x9e3779b97f4a7c15ULL) >> 32) & (entries - 1);
+}
 
 /* Map `syn_sketch`, array, mmapable, a power of two of entries: count-min sketch of SYNs by source
  * prefix. All cells of a prefix are in one block, so that it costs one cache line. admit. */
@@ -324,13 +341,13 @@ _Static_assert(sizeof(struct tg_sketch_block) == 64, "one cache line");
 	X(DROP_NEWCOMER, "admit", "newcomer",                                                      \
 		"SYNs of unproven prefixes above what proven ones leave of the rate")              \
 	X(DROP_SHARE, "admit", "share", "SYNs of sources above their fair share of the rate")      \
+	X(DROP_CONTENDED, "admit", "contended",                                                    \
+		"SYNs refused because too many at once moved the rate's clock")                    \
 	X(RESET_SENT, "admit", "reset_sent", "Refusals that were answered with RST")               \
 	X(RESET_FAILED, "admit", "reset_failed",                                                   \
 		"Refusals that could not be answered and were dropped")                            \
 	X(COOKIE_SENT, "admit", "cookie_sent", "SYNs answered with a SYN cookie")                  \
 	X(COOKIE_FAILED, "admit", "cookie_failed", "SYN cookies that could not be made: dropped")  \
-	X(CONTENDED, "admit", "contended",                                                         \
-		"Admissions let pass because the rate's clock was contended for")                  \
 	X(EVENT_SENT, "admit", "event_sent", "Events written to the ring buffer")                  \
 	X(EVENT_LOST, "admit", "event_lost", "Events lost because the ring buffer was full")       \
 	X(STEER_CHOSEN, "steer", "chosen", "Connections given to the less delayed of two workers") \
@@ -370,7 +387,7 @@ _Static_assert(sizeof(struct tg_verdict_count) == 16, "no padding");
  */
 struct tg_event {
 	__u64 time_ns;
-	__u64 held;      /* events of any kind that the limit kept back since the one before */
+	__u64 held;      /* refusals that this CPU sent no event for since its last one */
 	__u32 verdict;   /* enum tg_verdict */
 	__u32 observed;  /* 1: observe mode, nothing was refused */
 	__u8 source[16]; /* the address; IPv4 as in tg_lpm_key; penalties: the prefix, zero-filled

@@ -5,6 +5,7 @@
 #   make check      install what is missing, build, run every test (plain, address and undefined sanitizers)
 #   make test       build and run the tests of this build only (combine with SAN=)
 #   make bench      print the measurements of README and docs
+#   make bench-bpf  print what admission costs a packet in the kernel (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -23,7 +24,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
 LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libcrypto libcap-ng zlib libbpf libxdp
-# The BPF programs do not depend on SAN: one set under build/bpf serves every build.
+# The BPF programs do not depend on SAN: one set under build/ serves every build.
 CLANG ?= clang
 LLVM_STRIP ?= $(if $(shell command -v llvm-strip),llvm-strip,:)
 BPFTOOL ?= $(if $(shell command -v bpftool),bpftool,/usr/sbin/bpftool)
@@ -41,8 +42,7 @@ GATEWAY_SRC := $(shell find user -name '*.c' ! -name main.c 2>/dev/null | sort)
 GATEWAY_OBJ := $(GATEWAY_SRC:%.c=$(B)/obj/%.o)
 LIB := $(B)/libtidegate-core.a
 
-BPF_SRC := $(wildcard bpf/*.bpf.c)
-BPF_OBJ := $(BPF_SRC:%.c=build/%.o)
+BPF_SRC := $(wildcard bpf/*.bpf.c tests/*/*.bpf.c)
 BPF_SKEL := $(BPF_SRC:%.bpf.c=build/%.skel.h)
 BPF_CFLAGS := -target bpf -mcpu=v3 -O2 -g -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Iinclude -Ibpf \
 	-idirafter /usr/include/$(shell $(CC) -print-multiarch)
@@ -54,16 +54,18 @@ TOOLS := $(notdir $(patsubst %/,%,$(filter-out tools/packaging/ tools/libtidegat
 tool_obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/$(1)/*.c))
 
 UNIT := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+# They load programs into the kernel, or are skipped where that is not permitted.
+UNIT_BPF := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bpf/test_*.c))
 SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(wildcard tests/support/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit e2e bench fuzz soak install clean help format vmtest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit e2e bench fuzz soak install: deps
+all run test unit bpf e2e bench bench-bpf fuzz soak install: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -71,10 +73,13 @@ all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-li
 run: all
 	$(Q)tools/packaging/demo.sh $(B)
 
-test: all $(UNIT) $(SUPPORT)
-	$(Q)tests/run.sh $(B) unit e2e
+test: all $(UNIT) $(UNIT_BPF) $(SUPPORT)
+	$(Q)tests/run.sh $(B) unit bpf e2e
 
-tests-built: $(UNIT) $(SUPPORT)
+tests-built: $(UNIT) $(UNIT_BPF) $(SUPPORT)
+
+bpf: $(UNIT_BPF)
+	$(Q)tests/run.sh $(B) bpf
 
 unit: $(UNIT)
 	$(Q)tests/run.sh $(B) unit
@@ -84,6 +89,9 @@ e2e: all $(SUPPORT)
 
 bench: all $(SUPPORT)
 	$(Q)tests/bench/run.sh $(B)
+
+bench-bpf: $(B)/tests/bench/admit_bench
+	$(Q)$<
 
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers
@@ -142,6 +150,13 @@ $(B)/tests/test_%: $(B)/obj/tests/test_%.o $(B)/libtidegate-link.a $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LIB) -lcmocka $(LDLIBS_ALL)
 
+$(B)/tests/bpf/%: $(B)/obj/tests/bpf/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+
+$(B)/obj/tests/bpf/%.o: CPPFLAGS_ALL += -Itests/support
+
 # These run the program beside them.
 $(B)/tests/test_tidegatectl: | $(B)/tidegatectl
 $(B)/tests/test_tidegate_service: | $(B)/tidegate-service
@@ -151,20 +166,25 @@ $(B)/tests/support/%: $(B)/obj/tests/support/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
+$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
-build/bpf/%.bpf.o: bpf/%.bpf.c Makefile
+build/%.bpf.o: %.bpf.c Makefile
 	$(call say,BPF,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
 	$(Q)$(LLVM_STRIP) -g $@
 
-build/bpf/%.skel.h: build/bpf/%.bpf.o
+build/%.skel.h: build/%.bpf.o
 	$(call say,SKEL,$@)
-	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+	$(Q)$(BPFTOOL) gen skeleton $< name $(*F)_bpf > $@
 
 # Skeletons are made before anything is compiled; which object depends on which, the .d files say.
 $(B)/obj/%.o: %.c Makefile | $(BPF_SKEL)
@@ -172,7 +192,7 @@ $(B)/obj/%.o: %.c Makefile | $(BPF_SKEL)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
--include $(shell find $(B)/obj build/bpf -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj build/bpf build/tests -name '*.d' 2>/dev/null)
 
 clean:
 	$(Q)rm -rf build

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of one build. Usage: tests/run.sh BUILD_DIR unit|e2e|soak...
+# Runs the tests of one build. Usage: tests/run.sh BUILD_DIR unit|bpf|e2e|soak...
 # Ends with one line, "N passed, N failed"; exits non-zero on any failure, and when no test ran.
 set -u
 build=$1
@@ -7,26 +7,32 @@ shift
 cd "$(dirname "$0")/.." || exit 1
 passed=0
 failed=0
+skipped=0
 failures=
 
 # Leaks are failures; a sanitizer's report is an abort, not a line in a log.
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:abort_on_error=1}"
 
-unit() {
-	for t in "$build"/tests/test_*; do
+# cmocka programs: those of one folder. A skipped test is neither passed nor failed.
+programs() {
+	for t in "$1"/test_*; do
 		[ -x "$t" ] && [ -f "$t" ] || continue
 		out=$(timeout 300 "$t" 2>&1)
 		status=$?
 		ok=$(printf '%s\n' "$out" | sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' | awk '{ n += $1 } END { print n + 0 }')
 		bad=$(printf '%s\n' "$out" | grep -c '^\[  FAILED  \] [a-z_A-Z]')
 		if [ $status -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+		skip=$(printf '%s\n' "$out" | sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' | awk '{ n += $1 } END { print n + 0 }')
 		passed=$((passed + ok))
 		failed=$((failed + bad))
+		skipped=$((skipped + skip))
 		if [ $status -ne 0 ]; then
 			failures="$failures ${t##*/}"
 			printf '%s\n' "$out"
 			echo "FAIL ${t##*/} (exit status $status)"
+		elif [ "$skip" -gt 0 ]; then
+			printf 'skip %-28s %3d tests, %d skipped: not possible here (they need root, BPF, or more of the kernel)\n' "${t##*/}" "$ok" "$skip"
 		else
 			printf 'ok   %-28s %3d tests\n' "${t##*/}" "$ok"
 		fi
@@ -50,7 +56,8 @@ python_suite() {
 
 for suite in "$@"; do
 	case $suite in
-	unit) unit ;;
+	unit) programs "$build/tests" ;;
+	bpf) programs "$build/tests/bpf" ;;
 	e2e) python_suite e2e 900 ;;
 	soak) python_suite soak 1800 ;;
 	*) echo "run.sh: no suite $suite" >&2; exit 2 ;;
@@ -59,5 +66,6 @@ done
 
 [ -z "$failures" ] || echo "failed:$failures"
 [ $((passed + failed)) -gt 0 ] || { echo "no test ran"; exit 1; }
+[ "$skipped" -eq 0 ] || echo "$skipped skipped"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

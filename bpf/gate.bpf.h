@@ -1,0 +1,262 @@
+/* The gate's decision on one SYN that no list and no penalty has decided on: flood limit, then
+ * shut, permits, rate.
+ *
+ * The rate is one GCRA for everybody. Two rules say who goes first. Prefixes that are not proven
+ * have a second, slower rate of their own, so that a spoofed flood leaves the reserved share to
+ * proven ones. And a source above its fair share (the rate by the number of sources that try) may
+ * only use the lower half of the burst: whatever others leave unused is its, but it is refused
+ * first. Both are looked at before the rate is taken, so that a refusal costs the others nothing.
+ */
+#ifndef TIDEGATE_BPF_GATE_H
+#define TIDEGATE_BPF_GATE_H
+
+#include "clock.bpf.h"
+#include "gcra.bpf.h"
+#include "maps.bpf.h"
+#include "parse.bpf.h"
+#include "sketch.bpf.h"
+
+enum {
+	LOOPBACK_IFINDEX = 1, /* in every network namespace */
+	GATE_SYNS_BATCH = 16,
+	GATE_LEN_V4 = 32, /* tier 0, if the settings have none */
+	GATE_LEN_V6 = 64,
+};
+
+/* Nobody's fair share is less than one connection in this time. */
+#define GATE_SHARE_MAX_NS 10000000000ULL
+
+struct gate_request {
+	const struct tg_settings *settings;
+	struct tg_pace *pace;
+	struct admit_local *local;
+	const struct tg_gate *gate; /* NULL: stale */
+	struct tg_source *source;   /* NULL: not proven */
+	__u64 now;
+	struct tg_prefix key; /* tier 0 */
+	bool exempt;          /* from per-source limits */
+	bool paced;
+	struct sketch_answer seen; /* count 0: nobody looked */
+};
+
+static __always_inline __u64 gate_mask(__u64 prefix, __u32 len)
+{
+	return prefix & ~0ULL << ((64 - len) & 63);
+}
+
+static __always_inline void gate_key(
+	struct tg_prefix *key, const struct syn *syn, __u64 prefix, __u32 len)
+{
+	__u32 *w = (__u32 *)key->addr;
+
+	w[0] = bpf_htonl(prefix >> 32);
+	w[1] = bpf_htonl((__u32)prefix);
+	key->len = len;
+	key->family = syn->family ? 6 : 4;
+	key->zero[0] = 0;
+	key->zero[1] = 0;
+}
+
+/* A new window begins; one CPU does it. What others count meanwhile may go to either. */
+static __always_inline void gate_turn_window(struct tg_pace *p, __u64 window)
+{
+	__u64 old = p->window;
+	bool next = old + 1 == window;
+
+	if (__sync_val_compare_and_swap(&p->window, old, window) != old)
+		return;
+	p->active_last[0] = next ? p->active[0] : 0;
+	p->active_last[1] = next ? p->active[1] : 0;
+	p->syns_last = next ? p->syns : 0;
+	p->active[0] = 0;
+	p->active[1] = 0;
+	p->syns = 0;
+}
+
+static __always_inline void gate_count_syn(struct tg_pace *p, struct admit_local *local)
+{
+	if (++local->syns >= GATE_SYNS_BATCH) {
+		local->syns = 0;
+		__sync_fetch_and_add(&p->syns, GATE_SYNS_BATCH);
+	}
+}
+
+/* settings, pace, local, now and exempt are set. */
+static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
+{
+	const struct tg_settings *s = r->settings;
+	__u32 zero = 0, len = s->tier[syn->family & 1][0].len;
+	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
+
+	if (!len)
+		len = syn->family ? GATE_LEN_V6 : GATE_LEN_V4;
+	__u64 prefix = gate_mask(syn->prefix, len);
+	gate_key(&r->key, syn, prefix, len);
+	/* The coarse clock may be behind the governor's. */
+	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
+		r->gate = g;
+	r->paced = r->gate && g->state == TG_GATE_PACED && g->interval_ns;
+	if (r->exempt || !(s->flood_limit || (r->paced && s->flags & TG_SET_FAIR)))
+		return;
+	__u64 window = r->now >> TG_WINDOW_SHIFT;
+	if (r->pace->window != window)
+		gate_turn_window(r->pace, window);
+	sketch_add(prefix, syn->family, window, &r->seen);
+	gate_count_syn(r->pace, r->local);
+}
+
+/* Only where it would be refused: most have none, and one flag says so. */
+static __always_inline __u32 gate_weight(const struct tg_settings *s, const struct syn *syn)
+{
+	if (!(s->flags & TG_SET_WEIGHTS))
+		return 1;
+	struct tg_weight *w = bpf_map_lookup_elem(&weights, &syn->src);
+	return w && w->weight ? w->weight : 1;
+}
+
+/* A steady source counts up to twice its SYNs of a window. What chance collisions with a flood of
+ * others add is allowed for: the mean of a row, or a flood would have the innocent refused. */
+static __always_inline bool gate_flooding(struct gate_request *r, const struct syn *syn)
+{
+	const struct tg_pace *p = r->pace;
+	__u64 limit = 2ULL * r->settings->flood_limit;
+	__u64 syns = p->syns > p->syns_last ? p->syns : p->syns_last;
+	__u64 noise = syns >> (sketch_row_bits - 1);
+
+	if (!limit || r->seen.count <= limit + noise)
+		return false;
+	__u32 weight = gate_weight(r->settings, syn);
+	return weight != TG_WEIGHT_EXEMPT && r->seen.count > limit * weight + noise;
+}
+
+static __noinline __u64 gate_served(__u32 workers)
+{
+	__u64 sum = 0;
+
+	for (__u32 i = 0; i < TG_WORKERS_MAX && i < workers; i++) {
+		__u32 key = i;
+		struct tg_worker_load *w = bpf_map_lookup_elem(&worker_load, &key);
+		if (w)
+			sum += w->served;
+	}
+	return sum;
+}
+
+/* track adds the level up at each establish; nobody does while all are refused, so it is added up
+ * again before anybody is. */
+static __always_inline bool gate_permits_spent(const struct gate_request *r)
+{
+	struct tg_pace *p = r->pace;
+	__u64 permits = r->gate->permits;
+
+	if (!permits || p->unserved < permits)
+		return false;
+	__s64 level = p->established - r->gate->permits_base - gate_served(r->settings->workers);
+	if (level < 0)
+		level = 0; /* a worker counted before track did */
+	p->unserved = level;
+	return (__u64)level >= permits;
+}
+
+/* One admission in this time is everybody's fair share. */
+static __always_inline __u64 gate_share(
+	const struct gate_request *r, __u64 interval, __u32 unproven)
+{
+	const struct tg_pace *p = r->pace;
+	__u32 active = p->active[unproven], last = p->active_last[unproven];
+
+	if (active < last)
+		active = last;
+	__u64 share = interval * (active ? active : 1);
+	return share > GATE_SHARE_MAX_NS ? GATE_SHARE_MAX_NS : share;
+}
+
+static __always_inline __u64 gate_share_burst(const struct gate_request *r, __u64 share)
+{
+	return share * (r->settings->source_burst ? r->settings->source_burst : 1);
+}
+
+/* 0: none, it is exempt. Its weight stands in its entry, where track wrote it. */
+static __always_inline __u64 gate_source_share(const struct gate_request *r, __u64 interval)
+{
+	__u64 share = gate_share(r, interval, 0);
+	__u32 weight = r->source->weight;
+
+	if (weight <= 1)
+		return share;
+	return weight == TG_WEIGHT_EXEMPT ? 0 : share / weight;
+}
+
+/* Judged by how often it tried, for it has no entry that could remember what it was given. */
+static __always_inline bool gate_newcomer_over(
+	const struct gate_request *r, const struct syn *syn, __u64 share)
+{
+	__u64 bound = gate_share_burst(r, share) + (2ULL << TG_WINDOW_SHIFT);
+
+	if (r->seen.count * share <= bound)
+		return false;
+	__u32 weight = gate_weight(r->settings, syn);
+	return weight != TG_WEIGHT_EXEMPT && r->seen.count * (share / weight) > bound;
+}
+
+static __always_inline __u64 gate_limit(__u64 burst, __u64 interval, bool over)
+{
+	return over ? gcra_burst(burst / 2, interval) : burst;
+}
+
+static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const struct syn *syn)
+{
+	const struct tg_gate *g = r->gate;
+	__u64 interval = g->interval_ns, burst = gcra_burst(g->burst_ns, interval);
+	__u64 new_interval = g->new_interval_ns, new_burst = gcra_burst(g->burst_ns, new_interval);
+	__u64 share = 0;
+	bool over = false, unproven;
+
+	if (!r->exempt)
+		r->source = bpf_map_lookup_elem(&sources, &r->key);
+	unproven = !r->exempt && !r->source;
+	if (!r->exempt && r->settings->flags & TG_SET_FAIR) {
+		if (r->seen.first)
+			__sync_fetch_and_add(&r->pace->active[unproven], 1);
+		if (r->source) {
+			share = gate_source_share(r, interval);
+			over = share && !gcra_conforms(r->source->gate_tat_ns, r->now, share,
+						gate_share_burst(r, share));
+		} else {
+			over = gate_newcomer_over(
+				r, syn, gate_share(r, new_interval ? new_interval : interval, 1));
+		}
+	}
+	if (unproven && new_interval &&
+		!gcra_conforms(r->pace->new_tat_ns, r->now, new_interval,
+			gate_limit(new_burst, new_interval, over)))
+		return over ? TG_DROP_SHARE : TG_DROP_NEWCOMER; /* the rest is for proven ones */
+
+	switch (gcra_take(
+		&r->pace->tat_ns, r->now, interval, gate_limit(burst, interval, over), burst)) {
+	case GCRA_OVER:
+		return over ? TG_DROP_SHARE : TG_DROP_RATE; /* more than can be served in time */
+	case GCRA_CONTENDED:
+		return TG_DROP_CONTENDED; /* others were admitted at each try */
+	case GCRA_TAKEN:
+		break;
+	}
+	if (unproven && new_interval)
+		gcra_advance(&r->pace->new_tat_ns, r->now, new_interval, new_burst);
+	if (r->source && share)
+		gcra_advance(&r->source->gate_tat_ns, r->now, share, gate_share_burst(r, share));
+	return TG_ADMIT_PACED;
+}
+
+static __always_inline enum tg_verdict gate_decide(struct gate_request *r, const struct syn *syn)
+{
+	if (!r->gate)
+		return TG_ADMIT_OPEN; /* nobody is home to open it again */
+	if (r->gate->state == TG_GATE_SHUT)
+		return TG_DROP_SHUT; /* memory is short, or the operator said so */
+	if (gate_permits_spent(r))
+		return TG_DROP_PERMITS; /* too many that were admitted still wait */
+	return r->paced ? gate_pace(r, syn) : TG_ADMIT_OPEN;
+}
+
+#endif

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/* The admission program as it is, beside what it is measured against: an empty program, and one
+ * that only does what the measurement itself needs, to give each packet another source. */
+#include "admit.bpf.c"
+
+const volatile __u32 bench_sources = 1; /* a power of two */
+__u32 bench_next;
+
+/* 16.0.0.0 and up, in an order that caches cannot guess. */
+static __always_inline void bench_rewrite(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+
+	if ((void *)(ip + 1) > end)
+		return;
+	ip->saddr = bpf_htonl((16u << 24) + ((bench_next++ * 2654435761u) & (bench_sources - 1)));
+}
+
+SEC("xdp.frags")
+int bench_empty(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int bench_spread_empty(struct xdp_md *ctx)
+{
+	bench_rewrite(ctx);
+	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int bench_spread(struct xdp_md *ctx)
+{
+	bench_rewrite(ctx);
+	return admit(ctx);
+}

@@ -44,6 +44,22 @@ static __always_inline bool in_the_box(const struct syn *syn, __u64 prefix, __u3
 	return box && box->until_ns > now;
 }
 
+/* A prefix with a weight of its own is not part of the wider ones around it, whose limits it does
+ * not count towards (track.bpf.c); and who is exempt has no penalty. Asked only before a refusal.
+ */
+static __noinline bool stands_apart(const struct syn *syn, __u32 tier, __u32 len)
+{
+	struct tg_lpm_key key = syn->src;
+	struct tg_weight *own = bpf_map_lookup_elem(&weights, &key);
+
+	if (!own)
+		return false;
+	if (own->weight == TG_WEIGHT_EXEMPT)
+		return true;
+	key.prefixlen = syn->family ? len : 32 + len;
+	return tier && bpf_map_lookup_elem(&weights, &key) != own;
+}
+
 static __always_inline bool penalised(
 	const struct tg_settings *s, const struct tg_pace *p, const struct syn *syn, __u64 now)
 {
@@ -54,7 +70,9 @@ static __always_inline bool penalised(
 #pragma unroll
 	for (int i = 0; i < TG_TIERS; i++) {
 		__u32 len = s->tier[family][i].len;
-		if (len && in_the_box(syn, gate_mask(syn->prefix, len), len, now))
+		if (!len || !in_the_box(syn, gate_mask(syn->prefix, len), len, now))
+			continue;
+		if (!(s->flags & TG_SET_WEIGHTS) || !stands_apart(syn, i, len))
 			return true;
 	}
 	return false;

@@ -12,6 +12,7 @@
 
 #include "clock.bpf.h"
 #include "gcra.bpf.h"
+#include "level.bpf.h"
 #include "maps.bpf.h"
 #include "parse.bpf.h"
 #include "sketch.bpf.h"
@@ -129,19 +130,6 @@ static __always_inline bool gate_flooding(struct gate_request *r, const struct s
 	return weight != TG_WEIGHT_EXEMPT && r->seen.count > limit * weight + noise;
 }
 
-static __noinline __u64 gate_served(__u32 workers)
-{
-	__u64 sum = 0;
-
-	for (__u32 i = 0; i < TG_WORKERS_MAX && i < workers; i++) {
-		__u32 key = i;
-		struct tg_worker_load *w = bpf_map_lookup_elem(&worker_load, &key);
-		if (w)
-			sum += w->served;
-	}
-	return sum;
-}
-
 /* track adds the level up at each establish; nobody does while all are refused, so it is added up
  * again before anybody is. */
 static __always_inline bool gate_permits_spent(const struct gate_request *r)
@@ -151,11 +139,7 @@ static __always_inline bool gate_permits_spent(const struct gate_request *r)
 
 	if (!permits || p->unserved < permits)
 		return false;
-	__s64 level = p->established - r->gate->permits_base - gate_served(r->settings->workers);
-	if (level < 0)
-		level = 0; /* a worker counted before track did */
-	p->unserved = level;
-	return (__u64)level >= permits;
+	return level_update(p, r->gate, r->settings->workers) >= permits;
 }
 
 /* One admission in this time is everybody's fair share. */

@@ -41,10 +41,24 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags; /* enum sock_flags, not in the public headers */
 };
+
+struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket; /* NULL: nobody has accepted it yet, or its owner has closed it */
+	int sk_err;
+	__u16 sk_protocol;
+};
+
+struct inet_sock {
+	__be16 inet_sport;
+};
+
+struct task_struct {
+	int pid, tgid; /* a thread's, and its process's */
 };
 
 #pragma clang attribute pop

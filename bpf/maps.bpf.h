@@ -30,6 +30,13 @@ struct {
 } addresses SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TG_REDIRECTS_MAX);
+	__type(key, __u32);
+	__type(value, struct tg_redirect);
+} redirects SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
@@ -111,6 +118,20 @@ struct {
 	__type(key, struct tg_prefix);
 	__type(value, struct tg_open);
 } open SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TG_LIFETIME_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} lifetime SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct tg_born);
+} born SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -23,6 +23,12 @@ enum {
 	/* Activity is counted, and the sketch halved, in windows of 2^30 ns, 1.07 s. */
 	TG_WINDOW_SHIFT = 30,
 
+	TG_REDIRECTS_MAX = 64, /* port ranges and prefixes that sk_lookup gives to a listener */
+
+	/* Lifetimes of connections, in octaves of milliseconds: bucket 0 is below 1 ms, bucket n
+	 * from 2^(n-1) up to 2^n, the last without end (from 13 months on). */
+	TG_LIFETIME_BUCKETS = 37,
+
 	TG_SKETCH_ROWS = 2, /* hash functions */
 	TG_SKETCH_COLS = 8, /* cells of a row in one block */
 };
@@ -88,19 +94,21 @@ struct tg_settings {
 	__u32 listeners;
 
 	/* admit */
-	__u32 flood_limit;    /* SYNs a second from one source prefix (tier 0); 0: no limit */
-	__u32 source_burst;   /* connections that a source may be ahead of its fair share */
-	__u32 cookie_trigger; /* SYNs a second; 0: never */
-	__u32 zero;
+	__u32 flood_limit;       /* SYNs a second from one source prefix (tier 0); 0: no limit */
+	__u32 source_burst;      /* connections that a source may be ahead of its fair share */
+	__u32 cookie_trigger;    /* SYNs a second; 0: never */
+	__u32 redirects;         /* steer: entries of the map `redirects` in use */
 	__u64 stale_ns;          /* a gate whose heartbeat is older is ignored: 1 s */
 	__u64 event_interval_ns; /* one event an interval, by GCRA; 0: no events */
 	__u64 event_burst_ns;
 
 	/* admit (len), track */
 	struct tg_tier tier[TG_FAMILIES][TG_TIERS];
-	__u64 penalty_ns;     /* the first time in the box */
-	__u64 penalty_max_ns; /* doubled at each repetition up to here */
-	__u64 netns_cookie;   /* track looks at sockets of this network namespace only */
+	__u64 penalty_ns; /* the first time in the box; 0: nobody is put there */
+	/* Doubled at each repetition up to here. Repetition is forgotten after as long a time
+	 * outside the box. */
+	__u64 penalty_max_ns;
+	__u64 netns_cookie; /* track looks at sockets of this network namespace only */
 
 	/* steer */
 	__u64 hang_ns; /* an awake worker whose heartbeat is older hangs: 20 ms */
@@ -120,6 +128,19 @@ struct tg_address {
 	__u32 listener; /* index of the configuration */
 	__u32 zero;
 };
+
+/* Map `redirects`, array[TG_REDIRECTS_MAX], the first that matches decides: packets to these ports
+ * and addresses go to one listener, which is bound elsewhere. Keeper; steer. The ports must be in
+ * `ports`, too. */
+struct tg_redirect {
+	__u8 addr[16]; /* destination, as in tg_lpm_key; beyond `bits` zero */
+	__u16 port, port_last;
+	__u8 bits; /* of addr; 0: every address of both families */
+	__u8 zero[3];
+	__u32 listener; /* as in the index of `listeners` */
+	__u32 zero1;
+};
+_Static_assert(sizeof(struct tg_redirect) == 32, "no padding");
 
 /* Maps `allow` and `deny`, LPM tries, key struct tg_lpm_key. Keeper (tidegatectl through it);
  * admit. */
@@ -188,10 +209,11 @@ struct tg_gate {
 	/* The same for prefixes without an entry in `sources`: what the share reserved for proven
 	 * ones leaves, interval_ns / (1 - share). 0: nothing is reserved. */
 	__u64 new_interval_ns;
-	/* Refuse while tg_pace.established - permits_base - the sum of tg_worker_load.served is at
-	 * least this. 0: no limit. In every state but SHUT. */
+	/* Refuse while the level of tg_pace.unserved is at least this. 0: no limit. In every state
+	 * but SHUT. */
 	__u64 permits;
-	/* tg_pace.established when the gateway started, its workers' `served` being 0. */
+	/* tg_pace.established - tg_pace.abandoned when the gateway started, its workers' `served`
+	 * being 0. */
 	__u64 permits_base;
 	__u64 zero;
 };
@@ -216,12 +238,23 @@ struct tg_pace {
 	/* Line 3: track. */
 	__u64 established; /* connections of the gateway's ports that completed the TCP handshake */
 	__u64 closed;
-	/* The level that permits bound, as last added up: by track at each establish, by admit
-	 * before it refuses. */
+	/* The level that permits bound: connections that are established and that no worker has
+	 * counted as served, in the accept queue or in its handshake. It is
+	 *   established - abandoned - tg_gate.permits_base - the sum of tg_worker_load.served
+	 * as last added up: by track at each establish, by admit before it refuses. A connection
+	 * that its peer resets in the accept queue is still accepted, so it is a worker that counts
+	 * it; one that ended because its listener went away is in `abandoned`. */
 	__u64 unserved;
 	/* The latest end of any penalty: until then admit looks for one. */
 	__u64 penalty_until_ns;
-	__u64 line3[4];
+	__u64 abandoned;
+	/* Which program counts: the one that was loaded with this number, no other. The keeper
+	 * moves it on, so that no event is counted by both the old program and the new one. */
+	__u64 track;
+	/* 1 while the counts of replaced maps are added to `open`, whose entries may meanwhile be
+	 * below zero. Keeper. */
+	__u64 merging;
+	__u64 line3;
 };
 _Static_assert(sizeof(struct tg_pace) == 192, "three cache lines");
 
@@ -231,24 +264,30 @@ _Static_assert(sizeof(struct tg_pace) == 192, "three cache lines");
 struct tg_worker_load {
 	__u64 heartbeat_ns;  /* 0: no such worker */
 	__u64 poll_delay_ns; /* recent, smoothed: what a newcomer has to expect */
-	__u64 served;        /* connections, ever, that left the handshake: served or closed */
-	__u64 accepts;       /* connections, ever */
-	__u32 sleeping;      /* 1: waits for events, nothing to do */
-	__u32 accepting;     /* 1: takes connections */
+	/* Connections, ever, whose handshake and authentication ended: in a session, or in their
+	 * close. Each accepted connection once. */
+	__u64 served;
+	__u64 accepts;   /* connections, ever; less `connections`: closes */
+	__u32 sleeping;  /* 1: waits for events, nothing to do */
+	__u32 accepting; /* 1: takes connections */
 	__u32 runnable;
 	__u32 connections;
 	__u32 ring;       /* the ring that accepts … */
-	__u32 free_slots; /* … and its free slots */
-	__u64 zero;
+	__u32 free_slots; /* … and its free slots; 0: given no connection while others have some */
+	/* Of the worker's thread, as the first PID namespace numbers it; 0: unknown, then a wake-up
+	 * that waits for its turn is not noticed. */
+	__u32 tid, tgid;
 };
 _Static_assert(sizeof(struct tg_worker_load) == 64, "one cache line per worker");
 
-/* Map `picks`, array[TG_WORKERS_MAX]. steer. */
+/* Map `picks`, array[TG_WORKERS_MAX]. steer. `total` is what the kernel gave to each worker; what
+ * the worker made of it stands in its own line of worker_load. */
 struct tg_worker_picks {
 	__u64 total;        /* connections given to this worker, ever */
 	__u64 heartbeat_ns; /* of the publication that `since` counts from */
 	__u64 since;
-	__u64 line[5];
+	__u64 wake_ns; /* when it was first woken since its heartbeat; older: not at all */
+	__u64 line[4];
 };
 _Static_assert(sizeof(struct tg_worker_picks) == 64, "one cache line per worker");
 
@@ -262,7 +301,7 @@ struct tg_source {
 	__u64 churn_tat_ns; /* track: establishes + closes */
 	__u64 accepts;
 	__u64 closes;
-	__u64 lifetime_ms; /* of closed connections, the sum */
+	__u64 lifetime_us; /* open connections times time; by accepts, their mean life */
 	__u64 first_ns;
 	__u64 last_ns; /* establish or close */
 	__u32 weight;  /* as in tg_weight */
@@ -270,12 +309,33 @@ struct tg_source {
 };
 _Static_assert(sizeof(struct tg_source) == 64, "one cache line");
 
-/* Map `open`, hash without LRU, key struct tg_prefix; deleted at zero. track; tools. */
+/* Map `open`, hash without LRU, key struct tg_prefix; deleted at zero. track; tools.
+ *
+ * connections and tag are moved together, by compare-and-swap: an entry may be deleted, and its
+ * memory given to another prefix, while some CPU still holds a pointer to it. Deleted is what has
+ * zero connections. An entry that could not be made (the map is full) is counted and leaves its
+ * connection unlimited; the close of a connection that is not in the count takes nothing from an
+ * absent entry, and one too many from a present one. So errors are towards too few. */
 struct tg_open {
-	__u32 connections;
+	__s32 connections;
+	__u32 tag; /* hash of the key */
+	/* Of these, such as a narrower entry of `weights` covers than this prefix: they do not
+	 * count towards this prefix's limits. Not exact when weights change meanwhile. */
+	__s32 weighted;
 	__u32 peak;
 };
-_Static_assert(sizeof(struct tg_open) == 8, "no padding");
+_Static_assert(sizeof(struct tg_open) == 16, "no padding");
+
+/* Map `lifetime`, per-CPU array[TG_LIFETIME_BUCKETS] of counters: ended connections by their life
+ * from the TCP handshake to the close, of a sample. track; metrics, tools. */
+
+/* Map `born`, socket storage, for the sampled ones. track. */
+struct tg_born {
+	__u64 established_ns;
+	__u32 outgoing; /* 1: not from a client, somebody here used a gateway's port to connect */
+	__u32 zero;
+};
+_Static_assert(sizeof(struct tg_born) == 16, "no padding");
 
 /* Why a prefix is in the penalty box. */
 #define TG_PENALTIES(X)                                                                            \
@@ -351,7 +411,8 @@ _Static_assert(sizeof(struct tg_sketch_block) == 64, "one cache line");
 	X(EVENT_SENT, "admit", "event_sent", "Events written to the ring buffer")                  \
 	X(EVENT_LOST, "admit", "event_lost", "Events lost because the ring buffer was full")       \
 	X(STEER_CHOSEN, "steer", "chosen", "Connections given to the less delayed of two workers") \
-	X(STEER_HASH, "steer", "hash", "Connections spread by hash: no worker's load was known")   \
+	X(STEER_HASH, "steer", "hash",                                                             \
+		"Connections spread by hash: no worker is known to take them")                     \
 	X(STEER_MIGRATED, "steer", "migrated", "Requests moved from a listener that went away")    \
 	X(STEER_HUNG, "steer", "hung", "Connections refused because every worker hangs")           \
 	X(STEER_NO_SOCKET, "steer", "no_socket",                                                   \
@@ -368,7 +429,11 @@ _Static_assert(sizeof(struct tg_sketch_block) == 64, "one cache line");
 		"Sources that found no entry: they stay unproven")                                 \
 	X(TRACK_OPEN_FULL, "track", "open_failed",                                                 \
 		"Connections not counted as open: their concurrency is not limited")               \
-	X(TRACK_PENALTY_FULL, "track", "penalty_failed", "Penalties that found no entry")
+	X(TRACK_PENALTY_FULL, "track", "penalty_failed", "Penalties that found no entry")          \
+	X(TRACK_CLOSED_UNKNOWN, "track", "closed_unknown",                                         \
+		"Connections that ended and were not in the count of their source")                \
+	X(TRACK_ABANDONED, "track", "abandoned",                                                   \
+		"Connections that ended in the accept queue because their listener went away")
 
 #define X(id, ...) TG_##id,
 enum tg_verdict {
@@ -392,7 +457,7 @@ struct tg_event {
 	__u32 observed;  /* 1: observe mode, nothing was refused */
 	__u8 source[16]; /* the address; IPv4 as in tg_lpm_key; penalties: the prefix, zero-filled
 			  */
-	__u8 source_len; /* bits: 128, or those of the prefix (IPv4: 96 + n) */
+	__u8 source_len; /* bits: 128, or those of the prefix (IPv4: 32 + n) */
 	__u8 zero;
 	__u16 port;     /* the gateway's; 0: none in particular */
 	__u32 ifindex;  /* 0: none */

@@ -76,6 +76,52 @@ static void test_penalty_of_each_tier(void **state)
 	expect("203.0.113.200", XDP_DROP, TG_DROP_DENYLIST);
 }
 
+static void weigh(const char *prefix, uint32_t weight)
+{
+	struct tg_weight w = {.weight = weight, .origin = TG_ORIGIN_CONFIG};
+	struct tg_lpm_key key = fixture_prefix(prefix);
+
+	assert_int_equal(bpf_weight_add(fixture_fd(BPF_MAP_weights), &key, &w), 0);
+}
+
+/* Who has a weight of its own is not punished for its neighbours, nor the exempt for anything. */
+static void test_penalty_and_weights(void **state)
+{
+	static const struct {
+		const char *src;
+		enum tg_verdict v;
+	} rows[] = {
+		{"203.0.113.6", TG_DROP_PENALTY},
+		{"203.0.113.7", TG_ADMIT_OPEN},
+		{"203.0.113.8", TG_ADMIT_OPEN},
+		{"203.0.113.9", TG_ADMIT_OPEN},
+		{"203.0.113.10", TG_DROP_PENALTY}, /* for what it did itself */
+		{"198.51.100.1", TG_DROP_PENALTY}, /* all of it has the weight */
+		{"2001:db8:1:1::7", TG_DROP_PENALTY},
+		{"2001:db8:1:2::7", TG_ADMIT_OPEN},
+	};
+	const uint64_t later = fixture_now() + FIXTURE_HOUR_NS;
+
+	FIXTURE_NEEDED();
+	fx->settings.flags |= TG_SET_WEIGHTS;
+	fixture_settings();
+	fixture_penalise("203.0.113.0", 24, later);
+	fixture_penalise("203.0.113.9", 32, later);
+	fixture_penalise("203.0.113.10", 32, later);
+	fixture_penalise("198.51.100.0", 24, later);
+	fixture_penalise("2001:db8:1::", 48, later);
+	weigh("203.0.113.7/32", TG_WEIGHT_EXEMPT);
+	weigh("203.0.113.8/32", 10);
+	weigh("203.0.113.9/32", TG_WEIGHT_EXEMPT);
+	weigh("203.0.113.10/32", 10);
+	weigh("198.51.100.0/22", 10);
+	weigh("2001:db8:1:2::/64", 10);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		fixture_run(&(struct packet_opts){.src = rows[i].src});
+		fixture_expect(rows[i].v, 1);
+	}
+}
+
 static void test_penalty_ends(void **state)
 {
 	FIXTURE_NEEDED();
@@ -271,6 +317,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		fixture_test(test_longest_match_of_either_list),
 		fixture_test(test_penalty_of_each_tier),
+		fixture_test(test_penalty_and_weights),
 		fixture_test(test_penalty_ends),
 		fixture_test(test_flood_limit),
 		fixture_test(test_flood_of_one_leaves_no_state),

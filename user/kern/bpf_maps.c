@@ -230,13 +230,13 @@ static void carry_over(struct bpf_maps *m, const int old[BPF_SHARED_MAP_COUNT])
 {
 	static const enum bpf_shared_map lists[] = {
 		BPF_MAP_allow, BPF_MAP_deny, BPF_MAP_weights, BPF_MAP_penalty};
-	static const enum bpf_shared_map counts[] = {
-		BPF_MAP_sources, BPF_MAP_open, BPF_MAP_verdicts};
+	static const enum bpf_shared_map counts[] = {BPF_MAP_sources, BPF_MAP_verdicts};
 	struct tg_meta meta;
 
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		m->lost += bpf_copy_entries(old[lists[i]], m->fd[lists[i]]);
-	/* Layouts of counters may change with the ABI; those above only grow at their end. */
+	/* Not open, in which there is still counted: bpf_track_attach moves that. Layouts of
+	 * counters may change with the ABI; those above only grow at their end. */
 	if (old[BPF_MAP_meta] >= 0 && !read_meta(old[BPF_MAP_meta], &meta) &&
 		meta.abi == TG_ABI_VERSION)
 		for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)

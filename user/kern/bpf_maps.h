@@ -23,6 +23,7 @@ struct bpf_object;
 	X(settings)                                                                                \
 	X(ports)                                                                                   \
 	X(addresses)                                                                               \
+	X(redirects)                                                                               \
 	X(allow)                                                                                   \
 	X(deny)                                                                                    \
 	X(weights)                                                                                 \
@@ -34,6 +35,8 @@ struct bpf_object;
 	X(penalty_filter)                                                                          \
 	X(sources)                                                                                 \
 	X(open)                                                                                    \
+	X(lifetime)                                                                                \
+	X(born)                                                                                    \
 	X(syn_sketch)                                                                              \
 	X(verdicts)                                                                                \
 	X(events)                                                                                  \

@@ -7,7 +7,7 @@
 enum {
 	/* Of which each fails only because another CPU moved the same entry meanwhile, or is about
 	 * to delete it. */
-	OPEN_TRIES = 16,
+	OPEN_TRIES = 64,
 
 	OPEN_EEXIST = 17,
 };

@@ -163,7 +163,10 @@ static void test_flood_limit(void **state)
 		assert_true(i < 100);
 		uint64_t first = flood(src, 200), then = flood(src, 1000),
 			 others = flood(neighbour, 100);
-		uint64_t v6 = flood("2001:db8:1::1", 150) + flood("2001:db8:1:0:1::", 150);
+		char host[32], other[32];
+		snprintf(host, sizeof(host), "2001:db8:1:%x::1", i);
+		snprintf(other, sizeof(other), "2001:db8:1:%x:1::", i);
+		uint64_t v6 = flood(host, 150) + flood(other, 150);
 		if (window() != began)
 			continue;
 		/* Twice the limit in a window; then nothing. One source is one prefix. */

@@ -29,7 +29,7 @@ static int fail(const char **ret_step, const char *step, int rc)
 /* ---- loading ---- */
 
 /* One copy of the choosing program for each listener, since it cannot tell its group from another.
- * `which` 0: everything else. */
+ * Without the chooser: everything else. */
 static int load_part(const struct bpf_maps *maps, bool chooser, uint32_t listener,
 	struct steer_bpf **ret, const char **ret_step)
 {

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "keeper/keeper.h"
 #include "ops/config.h"
+#include "ops/gate_options.h"
 #include "ops/gateway.h"
 #include "ops/probe.h"
 
@@ -184,11 +185,23 @@ static int list_secrets(const struct config *c, struct secrets_file *ret)
 	return 0;
 }
 
+/* Without privilege there is nothing to try. */
+static bool gate_wanted(const struct config *c)
+{
+	if (!gate_in_kernel(c))
+		return false;
+	if (geteuid() == 0 || c->admission.mode == CONFIG_ADMISSION_KERNEL)
+		return true;
+	log_warn("main", "not started as root: admission is in user space");
+	return false;
+}
+
 static int run(struct config *c)
 {
 	unsigned n_secrets = c->auth_secrets.n + c->n_auth_keys;
 	struct descriptors_listener *listeners;
 	struct secrets_file *secrets;
+	struct kernel_gate_opts gate;
 	struct probe_facts facts;
 	char missing[1024];
 
@@ -202,7 +215,8 @@ static int run(struct config *c)
 
 	listeners = calloc(c->n_listeners + 1, sizeof(*listeners));
 	secrets = calloc(n_secrets + 1, sizeof(*secrets));
-	if (!listeners || !secrets || list_secrets(c, secrets)) {
+	if (!listeners || !secrets || list_secrets(c, secrets) ||
+		gate_options_init(c, TG_VERSION, &gate)) {
 		log_error("main", "%s", strerror(ENOMEM));
 		return EXIT_FAILURE;
 	}
@@ -235,6 +249,8 @@ static int run(struct config *c)
 				.admin_unix = c->admin_socket,
 			},
 		.secrets = {.files = secrets, .n = n_secrets, .check = check_secret},
+		.gate = gate_wanted(c) ? &gate : NULL,
+		.gate_required = c->admission.mode == CONFIG_ADMISSION_KERNEL,
 		.user = c->user,
 		.drain_limit_ms =
 			(uint64_t)c->drain_period_ms + c->close_timeout_ms + DRAIN_MARGIN_MS,
@@ -244,6 +260,7 @@ static int run(struct config *c)
 	int status = keeper_run(&opts);
 	for (unsigned i = 0; i < n_secrets; i++)
 		free((char *)(uintptr_t)secrets[i].key);
+	gate_options_fini(&gate);
 	free(secrets);
 	free(listeners);
 	return status;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "http_client.h"
+#include "keeper/kernel_gate.h"
 #include "show.h"
 #include "table.h"
 #include "token.h"
@@ -49,6 +50,8 @@ struct command {
 	const char *method, *path; /* NULL: nothing is asked of a gateway */
 	unsigned takes;            /* bits: 1 << enum parameter */
 	bool publishes;            /* takes a topic and data as arguments */
+	bool about_peer;           /* takes an address as argument */
+	bool detaches;             /* does its work itself */
 	bool (*show)(const json_t *answer);
 };
 
@@ -148,6 +151,40 @@ static const struct command commands[] = {
 		.method = "GET",
 		.path = "/v1/gate",
 		.show = show_gate,
+	},
+	{
+		.name = "sources",
+		.usage = " [--limit N]",
+		.summary = "source prefixes that the kernel knows, the busiest first",
+		.help = "A prefix is known once a connection from it was established. CHURN is "
+			"accepts and closes\n"
+			"per second since then.\n"
+			"  --limit N  show at most N, 1 to 100000 (default 100)\n",
+		.method = "GET",
+		.path = "/v1/sources",
+		.takes = 1 << LIMIT,
+		.show = show_sources,
+	},
+	{
+		.name = "why",
+		.usage = " ADDRESS",
+		.summary = "what would become of a connection attempt from an address",
+		.help = "Says which list, penalty or gate decides, in the order in which the "
+			"kernel looks.\n",
+		.method = "GET",
+		.path = "/v1/why",
+		.takes = 1 << PEER,
+		.about_peer = true,
+		.show = show_why,
+	},
+	{
+		.name = "detach",
+		.usage = "",
+		.summary = "end the gate in the kernel, also without a gateway",
+		.help = "Detaches the programs of the instance and removes its maps. For what a "
+			"crash has left\n"
+			"behind; a clean stop does it by itself. Needs root, asks no gateway.\n",
+		.detaches = true,
 	},
 	{
 		.name = "allow",
@@ -297,6 +334,10 @@ static int parse_arguments(int n, char **arg, struct ctl *ret)
 		ret->body = *arg++;
 		return n > 2 ? usage_error("unexpected argument: %s", *arg) : -1;
 	}
+	if (ret->command->about_peer) {
+		ret->parameter[PEER] = *arg++;
+		return n > 1 ? usage_error("unexpected argument: %s", *arg) : -1;
+	}
 	if (ret->command->publishes)
 		return -1; /* check_options says what is missing */
 	for (unsigned i = 0; words && i < N_SUBCOMMANDS; i++)
@@ -396,9 +437,12 @@ static int check_options(const struct ctl *ctl)
 	if (!strcmp(ctl->command->name, "kick") &&
 		!ctl->parameter[SESSION] == !ctl->parameter[ROUTE])
 		return usage_error("kick needs either --session or --route");
-	if (!ctl->command->method && (!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
-					     !ctl->parameter[EXPIRES]))
+	if (!ctl->command->method && !ctl->command->detaches &&
+		(!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
+			!ctl->parameter[EXPIRES]))
 		return usage_error("token needs --secret-file, --subject and --expires");
+	if (ctl->command->about_peer && !ctl->parameter[PEER])
+		return usage_error("%s needs an address", ctl->command->name);
 	if (ctl->command->publishes && !ctl->body)
 		return usage_error("%s needs a topic and data", ctl->command->name);
 	return -1;
@@ -512,6 +556,23 @@ static int report(const struct ctl *ctl, const struct http_reply *reply)
 	return code;
 }
 
+static int detach(const struct ctl *ctl)
+{
+	const char *instance = ctl->instance ? ctl->instance : "default";
+	int r = kernel_gate_remove(instance);
+
+	if (r < 0) {
+		fprintf(stderr, "tidegatectl: detaching the gate of %s: %s\n", instance,
+			strerror(-r));
+		return EXIT_FAILURE;
+	}
+	if (ctl->json)
+		printf("{\"detached\": \"%s\"}\n", instance);
+	else
+		printf("the gate of %s is detached\n", instance);
+	return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl ctl = {0};
@@ -528,6 +589,8 @@ int main(int argc, char **argv)
 	if (code >= 0)
 		return code;
 
+	if (ctl.command->detaches)
+		return detach(&ctl);
 	if (!ctl.command->method)
 		return token_print(ctl.parameter[SECRET_FILE], ctl.parameter[SUBJECT],
 			ctl.parameter[EXPIRES], ctl.json);

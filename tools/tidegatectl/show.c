@@ -444,6 +444,63 @@ bool show_gate_word(const json_t *answer)
 	return true;
 }
 
+bool show_sources(const json_t *answer)
+{
+	struct table t;
+	size_t i;
+	json_t *s;
+
+	if (!json_is_array(answer))
+		return false;
+	table_init(&t, "PREFIX >OPEN >ACCEPTS >CLOSES >CHURN/S >LAST >WEIGHT >PENALTY >STRIKES");
+	json_array_foreach(answer, i, s)
+	{
+		double penalty = json_number_value(json_object_get(s, "penalty_left_s"));
+		const json_t *weight = json_object_get(s, "weight");
+
+		table_add(&t, text(s, "prefix"));
+		add_number(&t, s, "open");
+		add_number(&t, s, "accepts");
+		add_number(&t, s, "closes");
+		table_addf(&t, "%.1f", json_number_value(json_object_get(s, "churn_per_s")));
+		table_addf(&t, "%.0fs", json_number_value(json_object_get(s, "last_s")));
+		if (json_is_integer(weight))
+			add_number(&t, s, "weight");
+		else
+			table_add(&t, "exempt");
+		if (penalty > 0)
+			table_addf(&t, "%.0fs", penalty);
+		else
+			table_add(&t, "");
+		add_number(&t, s, "strikes");
+	}
+	table_print(&t, stdout);
+	table_fini(&t);
+	return true;
+}
+
+bool show_why(const json_t *answer)
+{
+	const char *detail = text(answer, "detail"), *entry = text(answer, "entry");
+
+	if (!*text(answer, "decides"))
+		return false;
+	print_clean(text(answer, "address"));
+	printf(" would be %s: ", flag(answer, "observed")   ? "refused, but for observe mode"
+				 : flag(answer, "admitted") ? "let in"
+							    : "refused");
+	if (*entry) {
+		print_clean(entry);
+		fputs(", ", stdout);
+	}
+	print_clean(detail);
+	printf("\n%" PRIu64 " connections open from its prefix; %s%s\n", number(answer, "open"),
+		flag(answer, "proven") ? "it has completed a handshake before"
+				       : "it has not completed a handshake yet",
+		flag(answer, "exempt") ? "; no limits of sources hold for it" : "");
+	return true;
+}
+
 bool show_list(const json_t *answer)
 {
 	struct table t;

@@ -281,6 +281,12 @@ static void wait_for_events(struct worker *w)
 			u, &cqe, wanted, &for_ever, w->opts.batch_wait_us, NULL);
 }
 
+static void publish(struct worker *w, bool sleeping)
+{
+	if (w->ops->publish)
+		w->ops->publish(w, sleeping);
+}
+
 /* Submits everything, and waits when there is nothing to do. */
 static void submit_and_wait(struct worker *w)
 {
@@ -306,6 +312,7 @@ static void submit_and_wait(struct worker *w)
 	if (sleep) {
 		set_alarm(w, ms);
 		w->stats->turn_since_ns = 0;
+		publish(w, true);
 		wait_for_events(w);
 		if (io_uring_sq_ready(&r0->u))
 			ring_submit(r0);
@@ -319,6 +326,8 @@ static void submit_and_wait(struct worker *w)
 	for (unsigned i = 0; i < w->n_rings; i++)
 		finish_batch(w->ring[i]);
 	worker_now(w);
+	if (sleep)
+		publish(w, false);
 }
 
 static void look_at_cpu_time(struct worker *w)
@@ -351,6 +360,8 @@ static void run_slice(struct worker *w)
 
 		delay_us = delay_us > INT32_MAX ? 0 : delay_us;
 		hist_add(&w->stats->run_delay_us, delay_us);
+		if (delay_us > w->turn_delay_us)
+			w->turn_delay_us = delay_us;
 		if (delay_us < w->least_us[class_])
 			w->least_us[class_] = delay_us;
 		w->ops->run[it->kind](w, it);
@@ -458,6 +469,11 @@ static void turn(struct worker *w)
 	loop_us = (worker_now(w) - begin) / 1000;
 	hist_add(&w->stats->loop_us, loop_us);
 	publish_slot(w, loop_us);
+	/* An eighth of the news at a time: what steers newcomers should not jump. */
+	w->poll_delay_ns =
+		w->poll_delay_ns - w->poll_delay_ns / 8 + (w->turn_delay_us + loop_us) * 1000 / 8;
+	w->turn_delay_us = 0;
+	publish(w, false);
 }
 
 static void *worker_main(void *arg)

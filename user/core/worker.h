@@ -51,6 +51,9 @@ struct worker_ops {
 	void (*run[WORKER_KINDS])(struct worker *w, struct runq_item *it);
 	void (*timer[WORKER_KINDS])(struct worker *w, struct wheel_timer *t);
 	void (*mail)(struct worker *w, const struct mailbox_msg *msg);
+	/* What others may know of the worker: after each turn, before it sleeps (sleeping), and
+	 * first thing when it wakes. May be NULL. */
+	void (*publish)(struct worker *w, bool sleeping);
 	int (*start)(struct worker *w);  /* in the thread, before the first turn; 0 or -errno */
 	void (*flush)(struct worker *w); /* turns queued output into SQEs */
 	void (*settle)(
@@ -99,7 +102,9 @@ struct worker {
 	 * a queue of its own to stand in. */
 	uint32_t slot, least_us[RUNQ_CLASSES], least_loop_us;
 	struct __kernel_timespec wait;
-	unsigned events; /* completions of the last turn */
+	unsigned events;        /* completions of the last turn */
+	uint32_t turn_delay_us; /* the longest run delay of this turn */
+	uint64_t poll_delay_ns; /* what an event has had to wait lately, smoothed */
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
 		       now */
 	bool stopping;

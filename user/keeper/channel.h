@@ -22,6 +22,7 @@ enum channel_kind {
 	CHANNEL_LISTENER,   /* one descriptor; index = config listener, sub = worker */
 	CHANNEL_ADMIN_TCP,  /* one descriptor */
 	CHANNEL_ADMIN_UNIX, /* one descriptor; index = user id of its owner, the keeper's */
+	CHANNEL_MAP,        /* one descriptor; index = enum bpf_shared_map (kern/bpf_maps.h) */
 	/* One descriptor: the contents of the key and secret files, as secrets_unpack() reads them;
 	 * index = how many */
 	CHANNEL_KEYS,

@@ -54,6 +54,7 @@ struct keeper {
 	struct privilege_user user;
 
 	struct descriptors descriptors;
+	struct kernel_gate *gate; /* NULL: none */
 	struct secrets secrets;
 
 	pid_t pid;            /* 0: no gateway now; start_at_ms says when */
@@ -137,6 +138,16 @@ static int send_keys(struct keeper *k)
 	return r;
 }
 
+/* What the gateway is to get next: maps first, for GO is the last of the descriptors' records. */
+static bool handover_record(const struct keeper *k, struct channel_record *ret, int *ret_fd)
+{
+	unsigned maps = k->gate ? BPF_SHARED_MAP_COUNT : 0;
+
+	if (k->handed_over < maps)
+		return kernel_gate_record(k->gate, k->handed_over, ret, ret_fd);
+	return descriptors_record(&k->descriptors, k->handed_over - maps, ret, ret_fd);
+}
+
 /* Sends what there is to send, in the order channel.h promises. 0, or -EAGAIN when the rest must
  * wait, or -errno. */
 static int send_pending(struct keeper *k)
@@ -151,7 +162,7 @@ static int send_pending(struct keeper *k)
 			return r;
 		k->stop_sent = true;
 	}
-	while (descriptors_record(&k->descriptors, k->handed_over, &rec, &fd)) {
+	while (handover_record(k, &rec, &fd)) {
 		if (rec.kind == CHANNEL_GO) {
 			rec.index = k->epoch;
 			r = send_keys(k);
@@ -333,6 +344,7 @@ static void on_death(struct keeper *k, int wait_status)
 		close(k->channel);
 	k->channel = -1;
 	k->pid = 0;
+	kernel_gate_vacant(k->gate);
 	spawn_death_text(wait_status, how, sizeof(how));
 
 	if (k->draining || k->stopping) {
@@ -438,8 +450,8 @@ static bool something_pending(const struct keeper *k)
 	struct channel_record rec;
 	int fd;
 
-	return descriptors_record(&k->descriptors, k->handed_over, &rec, &fd) || keys_pending(k) ||
-	       k->drain_sent != k->draining || k->stop_sent != k->stopping;
+	return handover_record(k, &rec, &fd) || keys_pending(k) || k->drain_sent != k->draining ||
+	       k->stop_sent != k->stopping;
 }
 
 static void loop(struct keeper *k)
@@ -556,6 +568,36 @@ static int open_descriptors(struct keeper *k)
 	return r;
 }
 
+static void say_notes(char *notes)
+{
+	char *rest = notes, *line;
+
+	while ((line = strsep(&rest, "\n")))
+		if (*line)
+			log_info("keeper", "gate: %s", line);
+	free(notes);
+}
+
+static int open_gate(struct keeper *k)
+{
+	struct kernel_gate_listeners l = {.fds = k->descriptors.listeners,
+		.n = k->o->descriptors.n_listeners,
+		.workers = k->o->descriptors.workers};
+	char error[512], *notes = NULL;
+	int r;
+
+	if (!k->o->gate)
+		return 0;
+	r = kernel_gate_open(k->o->gate, &l, &k->gate, &notes, error, sizeof(error));
+	if (!r)
+		say_notes(notes);
+	else if (k->o->gate_required)
+		log_error("keeper", "the gate in the kernel: %s", error);
+	else
+		log_warn("keeper", "no gate in the kernel, admission is in user space: %s", error);
+	return k->o->gate_required ? r : 0;
+}
+
 static int open_all(struct keeper *k)
 {
 	char error[512];
@@ -578,9 +620,10 @@ static int open_all(struct keeper *k)
 		return r;
 	}
 	r = open_descriptors(k);
-	if (!r)
-		say_where(k);
-	return r;
+	if (r)
+		return r;
+	say_where(k);
+	return open_gate(k);
 }
 
 int keeper_run(const struct keeper_opts *opts)
@@ -607,6 +650,7 @@ int keeper_run(const struct keeper_opts *opts)
 	}
 	if (k.channel >= 0)
 		close(k.channel);
+	kernel_gate_close(k.gate, true);
 	descriptors_close(&k.descriptors);
 	secrets_fini(&k.secrets);
 	if (k.sigfd >= 0)

@@ -17,9 +17,11 @@
 #ifndef TIDEGATE_KEEPER_KEEPER_H
 #define TIDEGATE_KEEPER_KEEPER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "keeper/descriptors.h"
+#include "keeper/kernel_gate.h"
 #include "keeper/secrets.h"
 
 enum {
@@ -35,6 +37,11 @@ struct keeper_opts {
 	/* Whom the gateway runs as when the keeper is root; must not be root. */
 	const char *user;
 	uint64_t drain_limit_ms; /* a gateway that drains for longer is killed; 0: no limit */
+
+	/* The kernel-side gate; NULL: none is wanted. */
+	const struct kernel_gate_opts *gate;
+	bool gate_required; /* without it the keeper does not start; else the gateway does the same
+			       in user space */
 
 	/* The gateway, in its own process. It owns channel_fd and receives as channel.h says. */
 	int (*gateway_main)(void *ctx, int channel_fd);

@@ -266,8 +266,9 @@ struct net {
 	uint64_t turn_end_ns; /* of the connection whose turn it is, … */
 	unsigned turn_frames; /* … and the frames it has had */
 	bool draining;
-	struct admission *admission;   /* shared by all workers; NULL: everybody is admitted */
-	struct admission_lists *lists; /* a reference */
+	struct admission *admission; /* shared by all workers; NULL: everybody is admitted */
+	bool kernel_gate; /* newcomers were judged by the kernel, but for the clients of proxies */
+	struct admission_lists *lists;  /* a reference */
 	void *listeners;                /* net/listener.c */
 	void *links;                    /* net/link.c */
 	void *app;                      /* the layer above */

@@ -19,7 +19,8 @@ struct conn_info {
 	uint32_t messages_in, messages_out;
 	uint64_t queued_bytes; /* out queue */
 	uint32_t queued_messages;
-	uint64_t blocked_ms; /* its socket has taken nothing for so long; 0: it takes what there is */
+	uint64_t blocked_ms; /* its socket has taken nothing for so long; 0: it takes what there is
+			      */
 	bool reading_paused;
 };
 

@@ -6,8 +6,9 @@
 #include "net/memory_pressure.h"
 
 struct gate_info {
-	bool on;          /* false: admission.mode is off, everybody is let in */
-	const char *mode; /* "user", "observe" or "off"; static */
+	bool on;           /* false: admission.mode is off, everybody is let in */
+	const char *mode;  /* "kernel", "user", "observe" or "off"; static */
+	const char *where; /* "kernel" or "user"; "" when off */
 	struct governor_gate gate;
 	enum governor_word word; /* the operator's last; rate with GATE_WORD_RATE */
 	uint32_t word_rate;

@@ -23,8 +23,9 @@
 #include "net/conn.h"
 #include "net/gate_info.h"
 #include "net/link_info.h"
-#include "ops/admin_chat.h"
 #include "net/prefix_list.h"
+#include "net/source_info.h"
+#include "ops/admin_chat.h"
 
 struct conns_query {
 	size_t limit;      /* at most so many infos come back */
@@ -78,6 +79,11 @@ struct admin_backend {
 	void (*gate)(void *ctx, struct gate_info *ret);
 	/* -EOPNOTSUPP: admission is off. */
 	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
+	/* Of the programs in the kernel. -EOPNOTSUPP: there is no gate in the kernel. */
+	int (*verdicts)(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
+	/* Source prefixes, those with the most connections and churn first; array from malloc. */
+	int (*sources)(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+	int (*why)(void *ctx, const struct in6_addr *addr, struct why_info *ret);
 	int (*list)(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
 	/* Adds or takes out one prefix, for all workers: 0, -EEXIST, -ENOENT, -E2BIG, -EOPNOTSUPP.
 	 */

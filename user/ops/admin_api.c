@@ -124,7 +124,9 @@ static unsigned answer_metrics(
 	/* A worker that hangs must not hide the counters that show it. */
 	in.links_unknown = b->links(b->ctx, &links, &in.n_links) < 0;
 	in.links = links;
+	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	b->gate(b->ctx, &in.gate);
+	in.kernel = b->verdicts && !b->verdicts(b->ctx, kernel) ? kernel : NULL;
 	process_stats_read(&api->process, &in.process);
 
 	char *text;
@@ -398,6 +400,18 @@ static const struct admin_path paths[] = {
 		.answer = answer_publish,
 	},
 	{.path = "/v1/gate", .local_only = true, .answer = admin_gate_show},
+	{
+		.path = "/v1/sources",
+		.local_only = true,
+		.keys = ADMIN_KEY_LIMIT,
+		.answer = admin_sources_show,
+	},
+	{
+		.path = "/v1/why",
+		.local_only = true,
+		.keys = ADMIN_KEY_PEER,
+		.answer = admin_why_show,
+	},
 	{
 		.path = "/v1/gate/set",
 		.post = true,

@@ -1,9 +1,11 @@
 #include "ops/admin_gate.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "kern/bpf_gate.h"
 #include "net/admission.h"
 
 static const char *const list_names[GATE_LISTS] = {[GATE_ALLOW] = "allow", [GATE_DENY] = "deny"};
@@ -17,6 +19,7 @@ static json_t *percent(int v)
 static int add_verdicts(json_t *o, const struct admin_backend *b)
 {
 	json_t *made = json_object(), *observed = json_object();
+	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	int err = 0;
 
 	for (unsigned v = admission_verdict_from(0); v < TG_VERDICT_COUNT;
@@ -33,6 +36,21 @@ static int add_verdicts(json_t *o, const struct admin_backend *b)
 		if (seen)
 			err |= json_object_set_new(observed, name, json_integer((json_int_t)seen));
 	}
+	if (b->verdicts && !b->verdicts(b->ctx, kernel)) {
+		for (unsigned v = 0; v < TG_VERDICT_COUNT; v++) {
+			char name[64];
+
+			snprintf(name, sizeof name, "%s.%s",
+				bpf_verdict_program((enum tg_verdict)v),
+				bpf_verdict_name((enum tg_verdict)v));
+			if (kernel[v].packets)
+				err |= json_object_set_new(
+					made, name, json_integer((json_int_t)kernel[v].packets));
+			if (kernel[v].observed)
+				err |= json_object_set_new(observed, name,
+					json_integer((json_int_t)kernel[v].observed));
+		}
+	}
 	err |= json_object_set_new(o, "verdicts", made);
 	err |= json_object_set_new(o, "observed", observed);
 	return err;
@@ -40,7 +58,8 @@ static int add_verdicts(json_t *o, const struct admin_backend *b)
 
 json_t *admin_json_gate(const struct gate_info *g)
 {
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "mode", g->mode, "state",
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "mode", g->mode, "where",
+		g->where ? g->where : "", "state",
 		g->on ? governor_state_name(g->gate.state) : "off", "reason",
 		governor_reason_name(g->gate.reason), "word", governor_word_name(g->word), "rate",
 		(json_int_t)g->gate.rate, "reserve_rate", (json_int_t)g->gate.reserve_rate,
@@ -114,6 +133,69 @@ ADMIN_ANSWER(admin_gate_set)
 			(int)rq->peer.pid, governor_word_name(q->word));
 	return admin_json_answer(
 		MHD_HTTP_OK, json_pack("{s:s}", "word", governor_word_name(q->word)), ret);
+}
+
+static unsigned not_in_kernel(struct MHD_Response **ret)
+{
+	return admin_error(
+		MHD_HTTP_CONFLICT, "admission is not in the kernel (admission.mode)", ret);
+}
+
+static json_t *source_json(const struct source_info *s)
+{
+	return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I}", "prefix", s->prefix,
+		"open", (json_int_t)s->open, "accepts", (json_int_t)s->accepts, "closes",
+		(json_int_t)s->closes, "churn_per_s", s->churn_per_s, "last_s", s->last_s, "weight",
+		s->weight == TG_WEIGHT_EXEMPT ? json_null() : json_integer(s->weight),
+		"penalty_left_s", s->penalty_left_s, "strikes", (json_int_t)s->strikes);
+}
+
+ADMIN_ANSWER(admin_sources_show)
+{
+	struct source_info *sources = NULL;
+	json_t *all;
+	size_t n = 0;
+	int r = api->backend.sources(api->backend.ctx, rq->query.kick.which.limit, &sources, &n);
+
+	if (r == -EOPNOTSUPP)
+		return not_in_kernel(ret);
+	if (r < 0)
+		return admin_backend_error(r, ret);
+	all = json_array();
+	for (size_t i = 0; i < n; i++)
+		if (json_array_append_new(all, source_json(&sources[i]))) {
+			json_decref(all);
+			all = NULL;
+			break;
+		}
+	free(sources);
+	return admin_json_answer(MHD_HTTP_OK, all, ret);
+}
+
+ADMIN_ANSWER(admin_why_show)
+{
+	const char *text = rq->query.kick.which.peer;
+	struct why_info w;
+	struct in6_addr addr = {0};
+	int r;
+
+	if (!*text)
+		return admin_error(MHD_HTTP_BAD_REQUEST, "give peer", ret);
+	if (inet_pton(AF_INET, text, &addr.s6_addr[12]) == 1)
+		addr.s6_addr[10] = addr.s6_addr[11] = 0xff;
+	else if (inet_pton(AF_INET6, text, &addr) != 1)
+		return admin_error(MHD_HTTP_BAD_REQUEST, "peer must be an address", ret);
+	r = api->backend.why(api->backend.ctx, &addr, &w);
+	if (r == -EOPNOTSUPP)
+		return not_in_kernel(ret);
+	if (r < 0)
+		return admin_backend_error(r, ret);
+	return admin_json_answer(MHD_HTTP_OK,
+		json_pack("{s:s, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:I}", "address", text,
+			"admitted", w.admitted, "observed", w.observed, "decides", w.decides,
+			"entry", w.entry, "detail", w.detail, "proven", w.proven, "exempt",
+			w.exempt, "open", (json_int_t)w.open),
+		ret);
 }
 
 static unsigned show_list(

@@ -115,6 +115,7 @@ static int translate(struct gateway *g)
 
 /* What the keeper hands over before CHANNEL_GO. */
 struct handover {
+	int *maps; /* by enum bpf_shared_map; -1: none */
 	int admin_tcp, admin_unix, keys;
 	uid_t owner; /* of the admin socket: may use it besides root */
 	int *fds;    /* [worker * n_listeners + listener] */
@@ -168,6 +169,11 @@ static int receive_handover(int channel, struct handover *h)
 			break;
 		case CHANNEL_ADMIN_TCP:
 			h->admin_tcp = fd;
+			break;
+		case CHANNEL_MAP:
+			if (rec.index >= BPF_SHARED_MAP_COUNT || fd < 0)
+				return -EBADMSG;
+			h->maps[rec.index] = fd;
 			break;
 		case CHANNEL_ADMIN_UNIX:
 			h->admin_unix = fd;
@@ -263,6 +269,7 @@ static uint64_t connections(const struct gateway *g)
 struct snapshots {
 	struct tg_worker_stats *before, *now;
 	uint64_t before_ns;
+	uint64_t refused; /* by the kernel, at the last line */
 };
 
 static int snapshots_init(struct snapshots *s, const struct gateway *g)
@@ -275,6 +282,7 @@ static int snapshots_init(struct snapshots *s, const struct gateway *g)
 		return -ENOMEM;
 	memcpy(s->before, g->stats, bytes);
 	s->before_ns = worker_clock_ns();
+	s->refused = gateway_kernel_refused(&g->kernel);
 	return 0;
 }
 
@@ -290,14 +298,18 @@ static void scheduler_line(const struct gateway *g, struct snapshots *s)
 	uint64_t now_ns = worker_clock_ns();
 	struct tg_worker_stats *swap;
 	struct gate_info gate;
+	uint64_t refused, grown;
 	char line[SCHEDLINE_MAX];
 
 	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
 		return;
 	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
+	refused = gateway_kernel_refused(&g->kernel);
+	grown = refused - s->refused;
+	s->refused = refused;
 	gateway_gate_info((void *)g, &gate);
 	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns,
-		gate.on ? governor_state_name(gate.gate.state) : "off");
+		gate.on ? governor_state_name(gate.gate.state) : "off", grown);
 	log_line("sched", "%s", line);
 	swap = s->before;
 	s->before = s->now;
@@ -384,6 +396,7 @@ static void destroy(struct gateway *g, struct handover *h)
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
 	gateway_gate_fini(g);
+	gateway_kernel_fini(&g->kernel);
 	if (h->keys >= 0)
 		close(h->keys);
 	gateway_auth_destroy(g);
@@ -435,6 +448,9 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.publish = gateway_publish,
 				.gate = gateway_gate_info,
 				.gate_say = gateway_gate_say,
+				.verdicts = gateway_kernel_verdicts,
+				.sources = gateway_sources,
+				.why = gateway_why,
 				.list = gateway_list,
 				.list_change = gateway_list_change,
 				.drain = backend_drain,
@@ -464,14 +480,19 @@ static void warm_up(void)
 int gateway_run(const struct config *cfg, int channel_fd)
 {
 	struct gateway g = {.cfg = cfg, .channel = channel_fd};
-	struct handover h = {
-		.admin_tcp = -1, .admin_unix = -1, .keys = -1, .n_listeners = cfg->n_listeners};
+	struct handover h = {.maps = g.kernel.fd,
+		.admin_tcp = -1,
+		.admin_unix = -1,
+		.keys = -1,
+		.n_listeners = cfg->n_listeners};
 	struct channel_record ready = {.kind = CHANNEL_READY};
 	struct admin *admin = NULL;
 	const char *why;
 	int err, status = 0;
 
 	warm_up();
+	for (unsigned i = 0; i < BPF_SHARED_MAP_COUNT; i++)
+		g.kernel.fd[i] = -1;
 
 	err = receive_handover(channel_fd, &h);
 	if (err == -ECANCELED || err == -EPIPE)
@@ -487,6 +508,8 @@ int gateway_run(const struct config *cfg, int channel_fd)
 		goto out;
 	}
 	err = translate(&g);
+	if (!err)
+		err = gateway_kernel_init(&g.kernel);
 	if (!err)
 		err = gateway_gate_init(&g, h.n_workers);
 	if (!err)

@@ -88,6 +88,7 @@ void gateway_gate_attach(struct gateway *g, struct net *n)
 	if (!g->gate)
 		return;
 	n->admission = g->gate->admission;
+	n->kernel_gate = g->kernel.on;
 	__atomic_add_fetch(&g->gate->lists->refs, 1, __ATOMIC_RELAXED);
 	n->lists = g->gate->lists;
 }
@@ -180,6 +181,8 @@ int gateway_list_change(void *ctx, enum gate_list which, bool add, const struct 
 		t->lists = l;
 		err = post_lists(t, l);
 	}
+	if (!err)
+		err = gateway_kernel_list(&t->gateway->kernel, which, add, &e);
 	pthread_mutex_unlock(&t->lock);
 	return err;
 }
@@ -229,6 +232,7 @@ void gateway_gate_info(void *ctx, struct gate_info *ret)
 	const struct governor *g;
 
 	*ret = (struct gate_info){.mode = "off",
+		.where = "",
 		.gate = {.rate = GOVERNOR_RATE_MAX, .permits = GOVERNOR_PERMITS_MAX},
 		.memory = {MEMORY_UNKNOWN, MEMORY_UNKNOWN, MEMORY_UNKNOWN, MEMORY_UNKNOWN}};
 	if (!t)
@@ -236,7 +240,8 @@ void gateway_gate_info(void *ctx, struct gate_info *ret)
 	g = &t->governor;
 	pthread_mutex_lock(&t->lock);
 	ret->on = true;
-	ret->mode = g->opts.observe ? "observe" : "user";
+	ret->where = t->gateway->kernel.on ? "kernel" : "user";
+	ret->mode = g->opts.observe ? "observe" : ret->where;
 	ret->word = g->word;
 	ret->word_rate = g->word_rate;
 	ret->delay_ns = g->last_delay_ns;
@@ -247,7 +252,8 @@ void gateway_gate_info(void *ctx, struct gate_info *ret)
 	ret->holds = g->holds;
 	ret->memory = t->memory;
 	pthread_mutex_unlock(&t->lock);
-	ret->unserved = admission_unserved(t->admission);
+	ret->unserved = t->gateway->kernel.on ? gateway_kernel_unserved(&t->gateway->kernel)
+					      : admission_unserved(t->admission);
 	admission_gate_get(t->admission, &ret->gate);
 }
 
@@ -266,15 +272,18 @@ static void say_change(const struct governor_gate *before, const struct governor
 
 static void *governor_main(void *arg)
 {
+	struct tg_verdict_count seen[TG_VERDICT_COUNT] = {0};
 	struct gateway_gate *t = arg;
+	struct gateway_kernel *kernel = &t->gateway->kernel;
 	struct governor_gate gate = {.rate = GOVERNOR_RATE_MAX}, before;
 	struct memory_percents memory;
+	struct governor_sample s = {0};
 	struct timespec at;
 
 	prctl(PR_SET_NAME, "governor");
 	clock_gettime(CLOCK_MONOTONIC, &at);
+	gateway_kernel_sample(kernel, seen, &s); /* what was counted before this gateway */
 	for (unsigned step = 0; !atomic_load(&t->stop); step++) {
-		struct governor_sample s;
 		uint64_t now_ns;
 
 		if (step % MEMORY_EVERY == 0)
@@ -282,6 +291,7 @@ static void *governor_main(void *arg)
 		now_ns = worker_clock_ns();
 		gateway_sample(&t->sampler, t->gateway->stats, now_ns, &s);
 		s.unserved = admission_unserved(t->admission);
+		gateway_kernel_sample(kernel, seen, &s);
 		s.memory_percent = memory.greatest;
 		before = gate;
 		pthread_mutex_lock(&t->lock);
@@ -289,6 +299,7 @@ static void *governor_main(void *arg)
 		governor_step(&t->governor, now_ns, &s, &gate);
 		pthread_mutex_unlock(&t->lock);
 		admission_gate(t->admission, &gate);
+		gateway_kernel_gate(kernel, &gate, now_ns);
 		say_change(&before, &gate);
 
 		at.tv_nsec += (long)GOVERNOR_STEP_NS;
@@ -330,6 +341,37 @@ static int take_config(struct gateway_gate *t, const struct config_admission *c)
 	for (unsigned i = 0; i < c->n_weights; i++)
 		t->weights.e[t->weights.n++] = (struct prefix_entry){c->weights[i].prefix.addr,
 			(uint8_t)c->weights[i].prefix.len, c->weights[i].weight};
+	return build_lists(t, &t->lists);
+}
+
+static int keep_allowed(void *ctx, const struct prefix_entry *e)
+{
+	struct gateway_gate *t = ctx;
+	int err = add_entry(&t->entries[GATE_ALLOW], e);
+
+	return err == -EEXIST ? 0 : err;
+}
+
+static int keep_denied(void *ctx, const struct prefix_entry *e)
+{
+	struct gateway_gate *t = ctx;
+	int err = add_entry(&t->entries[GATE_DENY], e);
+
+	return err == -EEXIST ? 0 : err;
+}
+
+/* What operators put into the kernel's lists before this gateway started is in force still. */
+static int take_former(struct gateway_gate *t)
+{
+	struct gateway_kernel *k = &t->gateway->kernel;
+	int err = gateway_kernel_each(k, GATE_ALLOW, keep_allowed, t);
+
+	if (!err)
+		err = gateway_kernel_each(k, GATE_DENY, keep_denied, t);
+	if (err || !k->on)
+		return err;
+	put_lists(t->lists);
+	t->lists = NULL;
 	return build_lists(t, &t->lists);
 }
 
@@ -392,6 +434,8 @@ int gateway_gate_init(struct gateway *g, unsigned n_workers)
 	governor_init(&t->governor, &o);
 	err = take_config(t, c);
 	if (!err)
+		err = take_former(t);
+	if (!err)
 		err = create_admission(t, c);
 	if (!err)
 		err = gateway_sampler_init(&t->sampler, n_workers);
@@ -409,7 +453,7 @@ int gateway_gate_start(struct gateway *g)
 	if (err)
 		return -err;
 	t->started = true;
-	log_info("gate", "admission in user space%s",
+	log_info("gate", "admission in %s%s", g->kernel.on ? "the kernel" : "user space",
 		t->governor.opts.observe ? ", observing only" : "");
 	return 0;
 }

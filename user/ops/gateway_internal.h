@@ -5,6 +5,7 @@
 #include "app/hub.h"
 #include "app/session.h"
 #include "core/job.h"
+#include "kern/bpf_maps.h"
 #include "net/listener.h"
 #include "ops/admin.h"
 #include "ops/config.h"
@@ -47,6 +48,15 @@ struct gateway_worker {
 	int ring_error_said;        /* main thread: the last ring_error that was logged */
 };
 
+/* The gate in the kernel, as far as the keeper has handed it over. */
+struct gateway_kernel {
+	bool on;
+	int fd[BPF_SHARED_MAP_COUNT]; /* -1: not handed over */
+	struct tg_gate *gate;         /* mapped, written by the governor */
+	struct tg_pace *pace;         /* mapped, read only */
+	struct tg_worker_load *load;  /* one a worker; the process's own when not on */
+};
+
 struct gateway {
 	const struct config *cfg;
 	int channel; /* to the keeper */
@@ -67,6 +77,7 @@ struct gateway {
 	struct exchange_peers peers;
 
 	struct gateway_gate *gate; /* NULL: admission is off */
+	struct gateway_kernel kernel;
 	_Atomic bool draining;
 };
 
@@ -108,6 +119,33 @@ int gateway_gate_say(void *ctx, enum governor_word word, uint32_t rate);
 int gateway_list(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
 int gateway_list_change(
 	void *ctx, enum gate_list which, bool add, const struct prefix_entry *entry);
+
+/* gateway_kernel.c: what the gateway does with the maps of the kernel-side gate. In the main
+ * thread: */
+int gateway_kernel_init(struct gateway_kernel *k);
+void gateway_kernel_fini(struct gateway_kernel *k);
+/* Worker: its line of worker_load. */
+void gateway_kernel_begin(struct gateway_worker *gw);
+void gateway_kernel_publish(struct gateway_worker *gw, bool sleeping);
+void gateway_kernel_end(struct gateway_worker *gw);
+/* Governor's thread: what the kernel has counted since *seen, which is moved on; and the gate. */
+void gateway_kernel_sample(struct gateway_kernel *k, struct tg_verdict_count seen[TG_VERDICT_COUNT],
+	struct governor_sample *s);
+void gateway_kernel_gate(struct gateway_kernel *k, const struct governor_gate *g, uint64_t now_ns);
+/* Any thread. */
+uint64_t gateway_kernel_unserved(const struct gateway_kernel *k);
+/* SYNs refused by the kernel so far. */
+uint64_t gateway_kernel_refused(const struct gateway_kernel *k);
+int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
+/* One entry of a list in the kernel. */
+int gateway_kernel_list(
+	struct gateway_kernel *k, enum gate_list which, bool add, const struct prefix_entry *entry);
+/* Calls fn for every entry that an operator put into a list, also one of a former start. */
+int gateway_kernel_each(struct gateway_kernel *k, enum gate_list which,
+	int (*fn)(void *ctx, const struct prefix_entry *entry), void *ctx);
+/* gateway_sources.c */
+int gateway_sources(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret);
 
 /* gateway_query.c: questions from admin threads that the workers answer. */
 void gateway_query_init(struct gateway_worker *gw);

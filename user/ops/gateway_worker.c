@@ -131,6 +131,7 @@ static int on_start(struct worker *w)
 		});
 	gateway_query_init(gw);
 	gateway_gate_attach(g, &gw->net);
+	gateway_kernel_begin(gw);
 	return 0;
 }
 
@@ -139,6 +140,11 @@ static void on_flush(struct worker *w)
 	conn_flush(w);
 	listener_turn(net_of(w)); /* last: it counts the slots that have just become free, and none
 				     may be overlooked */
+}
+
+static void on_publish(struct worker *w, bool sleeping)
+{
+	gateway_kernel_publish(worker_of(w), sleeping);
 }
 
 static void on_mail(struct worker *w, const struct mailbox_msg *msg)
@@ -182,6 +188,7 @@ static void on_stop(struct worker *w)
 		else if (msg.kind == MAIL_TOPICS)
 			exchange_drop(&msg);
 	}
+	gateway_kernel_end(gw);
 	gateway_query_stop(gw);
 	conn_net_close_all(&gw->net);
 	/* The hub last: links hold on to it. */
@@ -196,6 +203,7 @@ static void on_stop(struct worker *w)
 
 static struct worker_ops worker_ops = {
 	.mail = on_mail,
+	.publish = on_publish,
 	.start = on_start,
 	.flush = on_flush,
 	.stop = on_stop,

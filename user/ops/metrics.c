@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kern/bpf_gate.h"
 #include "net/admission.h"
 
 /* Upper bounds of the exposed delay histograms, 1-2-5 steps. A bound counts whole buckets of struct
@@ -300,6 +301,11 @@ static void put_verdicts(FILE *f, const struct metrics_input *in, const char *na
 		fprintf(f, "%s{program=\"user\",reason=\"%s\"} %" PRIu64 "\n", name,
 			admission_verdict_name(v), sum);
 	}
+	for (unsigned v = 0; in->kernel && v < TG_VERDICT_COUNT; v++)
+		fprintf(f, "%s{program=\"%s\",reason=\"%s\"} %" PRIu64 "\n", name,
+			bpf_verdict_program((enum tg_verdict)v),
+			bpf_verdict_name((enum tg_verdict)v),
+			(uint64_t)(observed ? in->kernel[v].observed : in->kernel[v].packets));
 }
 
 static void put_gate(FILE *f, const struct metrics_input *in)

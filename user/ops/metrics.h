@@ -20,6 +20,7 @@ struct metrics_input {
 	unsigned n_workers;
 	const struct admin_route *routes; /* two of one path are added up */
 	size_t n_routes;
+	const struct tg_verdict_count *kernel; /* TG_VERDICT_COUNT; NULL: no gate in the kernel */
 	const struct link_info *links; /* two of one upstream, endpoint and worker are added up */
 	size_t n_links;
 	bool links_unknown; /* a worker did not answer: no series of links, and

@@ -101,10 +101,10 @@ static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
 
 size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
-	const char *gate)
+	const char *gate, uint64_t refused_in_kernel)
 {
 	assert(interval_ns > 0);
-	struct interval iv = {0};
+	struct interval iv = {.refused = refused_in_kernel};
 	for (unsigned i = 0; i < n_workers; i++)
 		add_worker(&iv, &now[i], &before[i]);
 

@@ -27,13 +27,14 @@ enum {
  *   runnable_tasks, conns levels now, summed over the workers
  *   accepts, closes       per second
  *   gate                  as given: "open", "paced", "shut"; "off" without admission
- *   admitted, refused     connections let in; those turned away by admission or for want of a slot
+ *   admitted, refused     connections let in; those turned away by admission or for want of a slot,
+ *                         and in the interval by the kernel (refused_in_kernel)
  *   forced_yields         turns
  *   dropped               client messages that were lost with a link or found its buffer full
  */
 size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
-	const char *gate);
+	const char *gate, uint64_t refused_in_kernel);
 
 /* "7", "999", "8.7k", "182k", "1.8M", "3G": one decimal below 10 unless it is 0, none above.
  * Returns out. */

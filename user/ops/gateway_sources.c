@@ -1,0 +1,224 @@
+/* What the kernel knows of source prefixes: the list of them, and why a SYN would be let in or not.
+ */
+#include "ops/gateway_internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+
+#include "kern/bpf_gate.h"
+#include "kern/bpf_lists.h"
+#include "ops/gate_options.h"
+
+struct look {
+	const struct gateway_kernel *k;
+	struct tg_settings settings;
+	uint64_t now_ns;
+};
+
+static int begin(const struct gateway *g, struct look *l)
+{
+	uint32_t zero = 0;
+
+	if (!g->kernel.on)
+		return -EOPNOTSUPP;
+	l->k = &g->kernel;
+	l->now_ns = worker_clock_ns();
+	return bpf_map_lookup_elem(l->k->fd[BPF_MAP_settings], &zero, &l->settings) ? -errno : 0;
+}
+
+static double seconds(uint64_t ns)
+{
+	return (double)ns / 1e9;
+}
+
+/* ---- the list ---- */
+
+static void describe(const struct look *l, const struct tg_prefix *key,
+	const struct tg_source *source, struct source_info *ret)
+{
+	struct tg_penalty penalty;
+	struct tg_open open;
+	double known = seconds(l->now_ns - source->first_ns);
+
+	*ret = (struct source_info){
+		.accepts = source->accepts,
+		.closes = source->closes,
+		.churn_per_s = known > 0 ? (double)(source->accepts + source->closes) / known : 0,
+		.last_s = seconds(l->now_ns - source->last_ns),
+		.weight = source->weight ? source->weight : 1,
+	};
+	bpf_source_format(key, ret->prefix);
+	if (!bpf_map_lookup_elem(l->k->fd[BPF_MAP_open], key, &open) && open.connections > 0)
+		ret->open = (uint32_t)open.connections;
+	if (!bpf_map_lookup_elem(l->k->fd[BPF_MAP_penalty], key, &penalty)) {
+		ret->strikes = penalty.strikes;
+		if (penalty.until_ns > l->now_ns)
+			ret->penalty_left_s = seconds(penalty.until_ns - l->now_ns);
+	}
+}
+
+static int by_weight_of_presence(const void *a, const void *b)
+{
+	const struct source_info *x = a, *y = b;
+	double dx = x->penalty_left_s + x->open + x->churn_per_s,
+	       dy = y->penalty_left_s + y->open + y->churn_per_s;
+
+	return (dx < dy) - (dx > dy);
+}
+
+static int add(struct source_info **all, size_t *n, size_t *room, const struct source_info *one)
+{
+	if (*n == *room) {
+		size_t more = *room ? 2 * *room : 256;
+		struct source_info *p = realloc(*all, more * sizeof *p);
+
+		if (!p)
+			return -ENOMEM;
+		*all = p;
+		*room = more;
+	}
+	(*all)[(*n)++] = *one;
+	return 0;
+}
+
+int gateway_sources(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n)
+{
+	struct source_info *all = NULL, one;
+	struct tg_prefix key, next;
+	struct tg_source source;
+	size_t n = 0, room = 0;
+	void *at = NULL;
+	struct look l;
+	int fd, err = begin(ctx, &l);
+
+	if (err)
+		return err;
+	fd = l.k->fd[BPF_MAP_sources];
+	/* An LRU map moves under the walk: some may be missed, and none is waited for. */
+	for (uint32_t i = 0; i < 1u << 24 && !bpf_map_get_next_key(fd, at, &next); i++) {
+		key = next;
+		at = &key;
+		if (bpf_map_lookup_elem(fd, &key, &source))
+			continue;
+		describe(&l, &key, &source, &one);
+		err = add(&all, &n, &room, &one);
+		if (err) {
+			free(all);
+			return err;
+		}
+	}
+	qsort(all, n, sizeof *all, by_weight_of_presence);
+	*ret = all;
+	*ret_n = n < limit ? n : limit;
+	return 0;
+}
+
+/* ---- why ---- */
+
+static bool in_list(const struct look *l, enum bpf_shared_map map, const struct tg_lpm_key *addr,
+	struct why_info *ret)
+{
+	struct tg_list_entry e;
+	struct tg_lpm_key key;
+
+	if (bpf_list_match(l->k->fd[map], addr->addr, &key, &e))
+		return false;
+	bpf_prefix_format(&key, ret->entry);
+	snprintf(ret->detail, sizeof ret->detail, "the %s list has it, %s",
+		map == BPF_MAP_allow ? "allow" : "deny",
+		e.origin == TG_ORIGIN_CONFIG ? "from the configuration" : "from an operator");
+	return true;
+}
+
+static bool in_box(
+	const struct look *l, const struct tg_lpm_key *addr, unsigned family, struct why_info *ret)
+{
+	for (unsigned i = 0; i < TG_TIERS; i++) {
+		unsigned len = l->settings.tier[family][i].len;
+		struct tg_penalty p;
+		struct tg_prefix key;
+
+		if (!len)
+			continue;
+		bpf_source_key(addr->addr, len, &key);
+		if (bpf_map_lookup_elem(l->k->fd[BPF_MAP_penalty], &key, &p) ||
+			p.until_ns <= l->now_ns)
+			continue;
+		bpf_source_format(&key, ret->entry);
+		snprintf(ret->detail, sizeof ret->detail, "%s; %.0f s left, the %u. time",
+			p.reason == TG_PENALTY_CHURN ? "opened and closed connections too fast"
+			: p.reason == TG_PENALTY_CONCURRENCY ? "had too many connections open"
+							     : "an operator put it there",
+			seconds(p.until_ns - l->now_ns), p.strikes);
+		return true;
+	}
+	return false;
+}
+
+static void judge_gate(const struct look *l, struct why_info *ret)
+{
+	const struct tg_gate *g = l->k->gate;
+	const char *reason = bpf_gate_reason_name(g->reason);
+
+	strcpy(ret->decides, "gate");
+	ret->admitted = true;
+	if (l->now_ns - g->heartbeat_ns > l->settings.stale_ns)
+		strcpy(ret->detail, "the gate is open: nobody has set it for a while");
+	else if (g->state == TG_GATE_SHUT) {
+		ret->admitted = false;
+		snprintf(ret->detail, sizeof ret->detail, "the gate is shut by %s", reason);
+	} else if (g->permits && gateway_kernel_unserved(l->k) >= g->permits) {
+		ret->admitted = false;
+		strcpy(ret->detail, "too many connections wait to be served");
+	} else if (g->state == TG_GATE_PACED && g->interval_ns)
+		snprintf(ret->detail, sizeof ret->detail,
+			"the gate is paced by %s to %.0f connections/s; within that it is let in",
+			reason, 1e9 / (double)g->interval_ns);
+	else
+		strcpy(ret->detail, "the gate is open");
+}
+
+int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
+{
+	struct tg_lpm_key key;
+	struct tg_prefix narrow;
+	struct tg_source source;
+	struct tg_weight weight;
+	struct tg_open open;
+	struct look l;
+	unsigned family = !IN6_IS_ADDR_V4MAPPED(addr);
+	int err = begin(ctx, &l);
+
+	if (err)
+		return err;
+	*ret = (struct why_info){.admitted = true};
+	gate_key(addr, 128, &key);
+	bpf_source_key(key.addr, l.settings.tier[family][0].len, &narrow);
+	ret->proven = !bpf_map_lookup_elem(l.k->fd[BPF_MAP_sources], &narrow, &source);
+	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_open], &narrow, &open) && open.connections > 0)
+		ret->open = (uint32_t)open.connections;
+	ret->exempt = (l.settings.flags & TG_SET_EXEMPT_LOOPBACK) &&
+		      (family ? IN6_IS_ADDR_LOOPBACK(addr) : addr->s6_addr[12] == 127);
+	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_weights], &key, &weight) &&
+		weight.weight == TG_WEIGHT_EXEMPT)
+		ret->exempt = true;
+	if (in_list(&l, BPF_MAP_allow, &key, ret)) {
+		strcpy(ret->decides, "allow");
+	} else if (in_list(&l, BPF_MAP_deny, &key, ret)) {
+		strcpy(ret->decides, "deny");
+		ret->admitted = false;
+	} else if (!ret->exempt && in_box(&l, &key, family, ret)) {
+		strcpy(ret->decides, "penalty");
+		ret->admitted = false;
+	} else {
+		judge_gate(&l, ret);
+	}
+	if (!ret->admitted && (l.settings.flags & TG_SET_OBSERVE))
+		ret->admitted = ret->observed = true;
+	return 0;
+}

@@ -123,7 +123,7 @@ workers: {{count: {workers}, pin: false{workers_extra}}}
 log: {{level: debug, interval: 1s, rate: 0}}
 admin: {{listen: "127.0.0.1:{admin}", socket: {tmp}/admin.sock}}
 drain: {{period: {drain}}}
-admission: {{{admission}}}
+{admission}
 {extra}
 """
 
@@ -141,7 +141,8 @@ class Gateway(Process):
         instance = instance or "test-%d" % os.getpid()
         with open(self.config, "w") as f:
             f.write(BASE.format(instance=instance, workers=workers, workers_extra=workers_extra, admin=self.admin_port,
-                                tmp=tmp, drain=drain, extra=extra, admission=admission))
+                                tmp=tmp, drain=drain, extra=extra,
+                                admission="admission: {%s}" % admission if admission else ""))
             f.write(body)
         super().__init__([os.path.join(BUILD, "tidegate"), "-c", self.config], os.path.join(tmp, "gateway.log"))
         if wait:
@@ -276,8 +277,8 @@ def upgrade_request(path="/echo", host="localhost", headers=()):
     return "\r\n".join(lines).encode()
 
 
-def connect(port, source=None, timeout=10):
-    s = socket.create_connection(("127.0.0.1", port), timeout=timeout * slow(),
+def connect(port, source=None, timeout=10, host="127.0.0.1"):
+    s = socket.create_connection((host, port), timeout=timeout * slow(),
                                  source_address=(source, 0) if source else None)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
@@ -316,8 +317,8 @@ def recv_all(s):
     return out
 
 
-def ws_open(port, path="/echo", headers=(), source=None):
-    s = connect(port, source)
+def ws_open(port, path="/echo", headers=(), source=None, host="127.0.0.1"):
+    s = connect(port, source, host=host)
     s.sendall(upgrade_request(path, headers=headers))
     head = recv_head(s)
     if not head.startswith(b"HTTP/1.1 101 "):

@@ -29,6 +29,7 @@ In another terminal, try:
   curl http://127.0.0.1:8080/healthz                   for load balancers
   curl http://127.0.0.1:9180/metrics                   for Prometheus
   $build/tidegatectl status                          and: workers, conns, links, kick; --json
+  $build/tidegatectl gate                            who is let in, and why; also: sources, why ADDRESS
   $build/tidegate-bench echo --connections 100 --duration 5 --url ws://127.0.0.1:8080/echo
 
 Ctrl-C closes every session with 1001, spread over ten seconds; a second one stops at once.

@@ -105,6 +105,7 @@ class KernelGate(support.Case):
         self.assertEqual(got[bad]["ok"], 0)
         self.assertEqual(got[bad]["refused" if self.refuse == "reset" else "silent"], 1)
         self.assertGreater(self.verdict("admit", "deny"), 0)
+        wait_for(lambda: "admit deny: %s/32" % bad in self.gw.log())
         self.ctl("allow", "add", "10.77.1.0/24")
         self.assertEqual(self.ctl("why", bad)["decides"], "allow")
         self.assertEqual(self.try_from(bad)[bad]["ok"], 1)
@@ -153,6 +154,7 @@ class KernelGate(support.Case):
         self.assertEqual(self.ctl("why", greedy)["decides"], "penalty")
         self.assertEqual(self.try_from(other)[other]["ok"], 1)
         self.assertGreater(self.verdict("track", "penalty_concurrency"), 0)
+        wait_for(lambda: "track penalty_concurrency: %s/32" % greedy in self.gw.log())
 
     def test_churn(self):
         restless, other = self.ns.address(7), self.ns.address(8)

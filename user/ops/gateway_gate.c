@@ -300,6 +300,7 @@ static void *governor_main(void *arg)
 		pthread_mutex_unlock(&t->lock);
 		admission_gate(t->admission, &gate);
 		gateway_kernel_gate(kernel, &gate, now_ns);
+		gateway_kernel_events(kernel);
 		say_change(&before, &gate);
 
 		at.tv_nsec += (long)GOVERNOR_STEP_NS;

@@ -55,6 +55,7 @@ struct gateway_kernel {
 	struct tg_gate *gate;         /* mapped, written by the governor */
 	struct tg_pace *pace;         /* mapped, read only */
 	struct tg_worker_load *load;  /* one a worker; the process's own when not on */
+	struct ring_buffer *events;   /* NULL: none can be read */
 };
 
 struct gateway {
@@ -131,6 +132,8 @@ void gateway_kernel_end(struct gateway_worker *gw);
 /* Governor's thread: what the kernel has counted since *seen, which is moved on; and the gate. */
 void gateway_kernel_sample(struct gateway_kernel *k, struct tg_verdict_count seen[TG_VERDICT_COUNT],
 	struct governor_sample *s);
+/* Logs what the programs had to say. */
+void gateway_kernel_events(struct gateway_kernel *k);
 void gateway_kernel_gate(struct gateway_kernel *k, const struct governor_gate *g, uint64_t now_ns);
 /* Any thread. */
 uint64_t gateway_kernel_unserved(const struct gateway_kernel *k);

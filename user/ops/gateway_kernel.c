@@ -4,9 +4,14 @@
 #include "ops/gateway_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <bpf/libbpf.h>
+
+#include "base/log.h"
 
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
@@ -15,8 +20,41 @@
 
 enum {
 	PAGE_BYTES = 4096,
-	BURST_MS = 50, /* of the rate; admit needs 20 */
+	BURST_MS = 50,      /* of the rate; admit needs 20 */
+	V4_BLOCK_BYTES = 4, /* that stand before an IPv4 address in a trie's key */
 };
+
+/* Refusals and penalties; the programs send no more than settings.event_interval_ns allows. */
+static int on_event(void *ctx, void *data, size_t len)
+{
+	const struct tg_event *e = data;
+	struct tg_lpm_key key = {.prefixlen = 128};
+	char source[BPF_PREFIX_TEXT], more[48] = "";
+	uint8_t v4[16];
+
+	(void)ctx;
+	if (len < sizeof *e)
+		return 0;
+	memcpy(key.addr, e->source, sizeof key.addr);
+	bpf_address_v4((const uint8_t[4]){0}, v4);
+	if (e->source_len < key.prefixlen)
+		key.prefixlen = e->source_len;
+	else if (!memcmp(key.addr, v4, V4_BLOCK_BYTES))
+		key.prefixlen = 8 * V4_BLOCK_BYTES + 32; /* an address, all of it */
+	bpf_prefix_format(&key, source);
+	if (e->held)
+		snprintf(
+			more, sizeof more, ", and %llu others before", (unsigned long long)e->held);
+	log_info("kernel", "%s %s: %s%s%s", bpf_verdict_program(e->verdict),
+		bpf_verdict_name(e->verdict), source, e->observed ? " (observed only)" : "", more);
+	return 0;
+}
+
+void gateway_kernel_events(struct gateway_kernel *k)
+{
+	if (k->events)
+		ring_buffer__consume(k->events);
+}
 
 int gateway_kernel_init(struct gateway_kernel *k)
 {
@@ -35,6 +73,9 @@ int gateway_kernel_init(struct gateway_kernel *k)
 	if (err)
 		return err;
 	k->pace = p;
+	k->events = ring_buffer__new(k->fd[BPF_MAP_events], on_event, NULL, NULL);
+	if (!k->events)
+		log_warn("kernel", "events of the gate cannot be read: %s", strerror(errno));
 	/* The workers' counts begin anew; what a former gateway left behind is no longer waited
 	 * for. */
 	k->gate->permits_base = k->pace->established - k->pace->abandoned;
@@ -43,6 +84,7 @@ int gateway_kernel_init(struct gateway_kernel *k)
 
 void gateway_kernel_fini(struct gateway_kernel *k)
 {
+	ring_buffer__free(k->events);
 	worker_load_unmap(k->load);
 	if (k->gate)
 		bpf_maps_munmap(k->gate, PAGE_BYTES);

@@ -1,4 +1,4 @@
-#include "keeper/keeper.h"
+#include "keeper/keeper_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,17 +26,6 @@ enum {
 	/* More than a socket buffer holds, and few enough that a gateway gone mad cannot keep us
 	 * from the signals. */
 	RECORDS_PER_TURN = 1024,
-	ADDRESS_RETRY_MS = 50,
-};
-
-/* What a gateway may not take too long for. */
-enum deadline {
-	DEADLINE_START,
-	DEADLINE_END,
-	DEADLINE_DRAIN,
-	DEADLINE_STOP,
-	DEADLINE_BROKEN,
-	DEADLINES,
 };
 
 static const char *const deadline_text[DEADLINES] = {
@@ -47,38 +36,7 @@ static const char *const deadline_text[DEADLINES] = {
 	[DEADLINE_BROKEN] = "it cannot be told what to do",
 };
 
-struct keeper {
-	const struct keeper_opts *o;
-	int sigfd;
-	struct spawn_opts spawn;
-	struct privilege_user user;
-
-	struct descriptors descriptors;
-	struct kernel_gate *gate; /* NULL: none */
-	struct secrets secrets;
-
-	pid_t pid;            /* 0: no gateway now; start_at_ms says when */
-	int channel;          /* -1 when there is none, or it has ended */
-	uint32_t epoch;       /* of this gateway */
-	unsigned handed_over; /* records sent to this gateway, as descriptors_record numbers them */
-	bool keys_sent;       /* as they are now */
-	bool ready;
-	uint64_t ready_since_ms;
-	char failed[sizeof(((struct channel_record *)0)->text)]; /* what it said, or "" */
-	uint64_t kill_at_ms[DEADLINES];                          /* 0: not set */
-	bool killed;                                             /* for one of these */
-
-	bool ever_ready;
-	struct spawn_backoff backoff;
-	uint64_t start_at_ms;
-	bool draining, drain_sent;
-	bool stopping, stop_sent;
-
-	bool done;
-	int status;
-};
-
-static uint64_t now_ms(void)
+uint64_t keeper_now_ms(void)
 {
 	struct timespec ts;
 
@@ -96,7 +54,7 @@ static void finish(struct keeper *k, int status)
 
 static void set_deadline(struct keeper *k, enum deadline d, uint64_t in_ms)
 {
-	k->kill_at_ms[d] = now_ms() + in_ms;
+	k->kill_at_ms[d] = keeper_now_ms() + in_ms;
 }
 
 /* The earliest deadline, or DEADLINES when none is set. */
@@ -222,7 +180,7 @@ static void start_gateway(struct keeper *k)
 		uint32_t wait_ms = spawn_backoff_ms(&k->backoff, 0);
 		log_error("keeper", "starting the gateway: %s; trying again in %" PRIu32 " ms",
 			strerror(-r), wait_ms);
-		k->start_at_ms = now_ms() + wait_ms;
+		k->start_at_ms = keeper_now_ms() + wait_ms;
 		return;
 	}
 	k->pid = c.pid;
@@ -278,7 +236,7 @@ static void on_ready(struct keeper *k, unsigned workers)
 	if (k->ready)
 		return;
 	k->ready = true;
-	k->ready_since_ms = now_ms();
+	k->ready_since_ms = keeper_now_ms();
 	k->kill_at_ms[DEADLINE_START] = 0;
 	log_info("keeper", "gateway (pid %d) is serving, %u workers", (int)k->pid, workers);
 	if (k->ever_ready)
@@ -365,7 +323,7 @@ static void on_death(struct keeper *k, int wait_status)
 		finish(k, 1);
 		return;
 	}
-	uint64_t now = now_ms();
+	uint64_t now = keeper_now_ms();
 	uint32_t wait_ms = spawn_backoff_ms(&k->backoff, k->ready ? now - k->ready_since_ms : 0);
 	k->start_at_ms = now + wait_ms;
 	log_error("keeper", "gateway (pid %d) died: %s%s%s; starting another in %" PRIu32 " ms",
@@ -412,7 +370,7 @@ static void read_signals(struct keeper *k)
 
 static void on_time(struct keeper *k)
 {
-	uint64_t now = now_ms();
+	uint64_t now = keeper_now_ms();
 
 	if (!k->pid) {
 		if (now >= k->start_at_ms)
@@ -431,7 +389,7 @@ static void on_time(struct keeper *k)
 static int timeout_ms(const struct keeper *k)
 {
 	enum deadline d = next_deadline(k);
-	uint64_t at = k->start_at_ms, now = now_ms();
+	uint64_t at = k->start_at_ms, now = keeper_now_ms();
 
 	if (k->pid) {
 		if (k->killed || d == DEADLINES)
@@ -458,7 +416,7 @@ static void loop(struct keeper *k)
 {
 	while (!k->done) {
 		on_time(k);
-		if (k->o->secrets.n && secrets_poll(&k->secrets, now_ms())) {
+		if (k->o->secrets.n && secrets_poll(&k->secrets, keeper_now_ms())) {
 			k->keys_sent = false;
 			flush_channel(k);
 		}
@@ -485,147 +443,6 @@ static void loop(struct keeper *k)
 			read_signals(k);
 	}
 }
-
-static void say_where(const struct keeper *k)
-{
-	const struct descriptors *d = &k->descriptors;
-	uint32_t wanted = d->o->sockopts.send_buffer_bytes, granted;
-	struct sockaddr_storage addr;
-	char text[LISTEN_ADDRESS_TEXT];
-
-	for (unsigned i = 0; i < d->o->n_listeners; i++) {
-		int fd = d->listeners[i * d->o->workers];
-		if (listen_bound_address(fd, &addr) == 0)
-			log_info("keeper", "listener %s: %s", d->o->listeners[i].name,
-				listen_address_text(&addr, text));
-		if (wanted && listen_send_buffer(fd, &granted) == 0 && granted < wanted)
-			log_warn("keeper",
-				"listener %s: send buffer %" PRIu32 " bytes instead of %" PRIu32
-				", limited by net.core.wmem_max",
-				d->o->listeners[i].name, granted, wanted);
-	}
-	if (d->admin_tcp >= 0 && listen_bound_address(d->admin_tcp, &addr) == 0)
-		log_info("keeper", "admin: %s", listen_address_text(&addr, text));
-	if (d->o->admin_unix)
-		log_info("keeper", "admin socket: %s", d->o->admin_unix);
-}
-
-static int choose_user(struct keeper *k)
-{
-	const char *name = k->o->user;
-	int r;
-
-	if (geteuid() != 0)
-		return 0; /* whoever started it may run it */
-	r = name ? privilege_find_user(name, &k->user) : -ENOENT;
-	if (r == -ENOENT)
-		log_error("keeper", "user: there is no user %s to run the gateway as",
-			name ? name : "given");
-	else if (r == -EINVAL)
-		log_error("keeper",
-			"user: %s has user or group id 0; the gateway does not run as root", name);
-	else if (r)
-		log_error("keeper", "user: %s: %s", name, strerror(-r));
-	else
-		k->spawn.user = &k->user;
-	return r;
-}
-
-static int take_signals(struct keeper *k)
-{
-	sigset_t set;
-
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGCHLD, SIG_DFL); /* inherited as ignored, it would hide how children end */
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGCHLD);
-	if (sigprocmask(SIG_BLOCK, &set, NULL))
-		return -errno;
-	k->sigfd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	return k->sigfd < 0 ? -errno : 0;
-}
-
-/* A gateway that has just died may hold its listeners a moment longer than its process: an accept
- * pending in a ring keeps its socket, and rings are torn down by the kernel in its own time. So an
- * address in use is worth some patience, unless a signal comes in. */
-static int open_descriptors(struct keeper *k)
-{
-	char error[256];
-	uint64_t until = now_ms() + KEEPER_ADDRESS_WAIT_MS;
-	struct pollfd p = {.fd = k->sigfd, .events = POLLIN};
-	int r;
-
-	while ((r = descriptors_open(&k->descriptors, &k->o->descriptors, error, sizeof(error)))) {
-		if (r != -EADDRINUSE || now_ms() >= until || poll(&p, 1, ADDRESS_RETRY_MS) != 0)
-			break;
-		descriptors_close(&k->descriptors);
-	}
-	if (r)
-		log_error("keeper", "%s", error);
-	return r;
-}
-
-static void say_notes(char *notes)
-{
-	char *rest = notes, *line;
-
-	while ((line = strsep(&rest, "\n")))
-		if (*line)
-			log_info("keeper", "gate: %s", line);
-	free(notes);
-}
-
-static int open_gate(struct keeper *k)
-{
-	struct kernel_gate_listeners l = {.fds = k->descriptors.listeners,
-		.n = k->o->descriptors.n_listeners,
-		.workers = k->o->descriptors.workers};
-	char error[512], *notes = NULL;
-	int r;
-
-	if (!k->o->gate)
-		return 0;
-	r = kernel_gate_open(k->o->gate, &l, &k->gate, &notes, error, sizeof(error));
-	if (!r)
-		say_notes(notes);
-	else if (k->o->gate_required)
-		log_error("keeper", "the gate in the kernel: %s", error);
-	else
-		log_warn("keeper", "no gate in the kernel, admission is in user space: %s", error);
-	return k->o->gate_required ? r : 0;
-}
-
-static int open_all(struct keeper *k)
-{
-	char error[512];
-	int r = take_signals(k);
-
-	if (r) {
-		log_error("keeper", "signals: %s", strerror(-r));
-		return r;
-	}
-	r = privilege_raise_limits();
-	if (r)
-		log_warn("keeper", "raising resource limits: %s; going on with what there is",
-			strerror(-r));
-	r = choose_user(k);
-	if (r)
-		return r;
-	r = secrets_load(&k->secrets, &k->o->secrets, error, sizeof(error));
-	if (r) {
-		log_error("keeper", "%s", error);
-		return r;
-	}
-	r = open_descriptors(k);
-	if (r)
-		return r;
-	say_where(k);
-	return open_gate(k);
-}
-
 int keeper_run(const struct keeper_opts *opts)
 {
 	struct keeper k = {
@@ -641,7 +458,7 @@ int keeper_run(const struct keeper_opts *opts)
 
 	assert(opts->descriptors.workers > 0 && opts->descriptors.workers <= LISTEN_COPIES_MAX);
 	prctl(PR_SET_NAME, "tidegate", 0, 0, 0);
-	if (open_all(&k) == 0)
+	if (keeper_open(&k) == 0)
 		loop(&k);
 
 	if (k.pid) { /* only when the loop itself failed */

@@ -10,8 +10,9 @@
 #              VM_REQUIRE=1               what would be skipped for want of QEMU or a kernel fails instead
 #              VM_TESTS=DIR VM_LOGS=DIR   other scripts, and logs elsewhere (BUILD_DIR/vm): for the self-test
 #
-# A script's head says where it runs: '# kernels:', '# limit:' (seconds, boot included), '# memory:', '# smoke: yes'. Its
-# exit status is the result: 0 passed, 77 skipped, all else failed; so is a guest that dies or does not end in time.
+# A script's head says where it runs: '# kernels:', '# limit:' (seconds, boot included), '# memory:', '# smoke: yes'; with
+# SMOKE set it may do less. Its exit status is the result: 0 passed, 77 skipped, all else failed. A guest that dies or does
+# not end in time has failed too.
 # Lines 'verified<TAB>…' of its output go into a table, BUILD_DIR/vm/verifier.md.
 # Ends with a table kernel x test and 'N passed, N failed, N skipped'. Exit status: 0, 1 a failure, 2 usage.
 set -u -o pipefail
@@ -19,7 +20,7 @@ here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(dirname "$here")
 usage() { echo "vmtest: $*" >&2; exit 2; }
 
-[ $# -ge 1 ] || { sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 build=$(readlink -f "$1")
 [ -x "$build/tidegate" ] || usage "no build in $1"
 smoke=
@@ -130,7 +131,7 @@ choose_accel() { # KERNEL: the first one
 write_script() { # TEST LOG_DIR
 	cat >"$2/script" <<END
 cd $(printf %q "$root") || exit 125
-export BUILD=$(printf %q "$build") TEST_SLOW=$((4 * scale)) VMTESTS=$(printf %q "$here")
+export BUILD=$(printf %q "$build") TEST_SLOW=$((4 * scale)) VMTESTS=$(printf %q "$here") SMOKE=$smoke SCALE=$scale
 export ${VM_GUEST_ENV:-VM_GUEST_ENV=}
 ulimit -n 65536
 exec bash $(printf %q "$folder/$1.sh")

@@ -68,6 +68,13 @@ static unsigned translated_insns(int prog_fd)
 	return info.xlated_prog_len / 8; /* bytes an instruction */
 }
 
+/* Local storage is sized by what it hangs on; the kernel takes no number for it. */
+static bool sized_by_user(enum bpf_map_type type)
+{
+	return type != BPF_MAP_TYPE_SK_STORAGE && type != BPF_MAP_TYPE_TASK_STORAGE &&
+	       type != BPF_MAP_TYPE_INODE_STORAGE && type != BPF_MAP_TYPE_CGROUP_STORAGE;
+}
+
 static void prepare_maps(struct bpf_object *object)
 {
 	struct bpf_map *map;
@@ -75,7 +82,7 @@ static void prepare_maps(struct bpf_object *object)
 	bpf_object__for_each_map(map, object)
 	{
 		bpf_map__set_pin_path(map, NULL);
-		if (bpf_map__max_entries(map))
+		if (bpf_map__max_entries(map) || !sized_by_user(bpf_map__type(map)))
 			continue;
 		bool ring = bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF;
 		bpf_map__set_max_entries(map, ring ? (unsigned)sysconf(_SC_PAGESIZE) : 1);
@@ -159,6 +166,11 @@ static bool verify_object(const char *path)
 	bpf_object__for_each_program(prog, object)
 	{
 		const char *type = libbpf_bpf_prog_type_str(bpf_program__type(prog));
+		if (bpf_program__type(prog) == BPF_PROG_TYPE_EXT) {
+			printf("%s: %s is loaded only into another program\n", base,
+				bpf_program__name(prog));
+			continue;
+		}
 		ok = verify_program(path, base, bpf_program__name(prog), type ? type : "?") && ok;
 	}
 	bpf_object__close(object);

@@ -7,6 +7,9 @@
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
+#   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
+#   make vmtest-smoke     the quick ones of them, on two kernels
+#   make vmtest-selftest  shows that a hang, a panic or a broken BPF program turns such a run red
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
 #   make deps       install build and test dependencies (Debian 12 and 13)
@@ -57,15 +60,17 @@ UNIT := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 # They load programs into the kernel, or are skipped where that is not permitted.
 UNIT_BPF := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bpf/test_*.c))
 SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(wildcard tests/support/*.c))
+# What the guest tests run beside the tests themselves; of use only where there are BPF programs.
+VM_TOOLS := $(if $(shell pkg-config --exists libbpf && echo yes),$(B)/vmtests/verify)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf fuzz soak install: deps
+all run test unit bpf e2e bench bench-bpf fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -102,6 +107,17 @@ soak:
 
 soak-run: all
 	$(Q)tests/run.sh $(B) soak
+
+# Built here, only run in the guests.
+vmtest vmtest-smoke vmtest-selftest: all tests-built $(VM_TOOLS)
+vmtest:
+	$(Q)vmtests/run.sh $(B)
+
+vmtest-smoke:
+	$(Q)vmtests/run.sh $(B) smoke
+
+vmtest-selftest:
+	$(Q)vmtests/selftest.sh $(B)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tidegate
@@ -170,6 +186,11 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(B)/vmtests/%: $(B)/obj/vmtests/%.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libbpf)
 
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB)
 	$(call say,LD,$@)

@@ -18,8 +18,11 @@ import unittest
 
 BUILD = None  # set by run.py
 
-# A sanitized build is slower by a small factor; time-outs that guard against hangs are stretched by it.
+# A sanitized build is slower by a small factor, an emulated machine (TEST_SLOW) by a larger one; time-outs that guard against
+# hangs are stretched by it.
 def slow():
+    if "TEST_SLOW" in os.environ:
+        return int(os.environ["TEST_SLOW"])
     return 4 if {"address", "undefined", "thread"} & set(os.path.basename(BUILD).split(",")) else 1
 
 

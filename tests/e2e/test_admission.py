@@ -203,7 +203,8 @@ class Admission(support.Case):
         wait_for(lambda: not is_refused(self.port))
 
     def test_observe_refuses_nobody(self):
-        g = self.start_gateway("mode: observe, limit_loopback: true, deny: [127.0.17.0/24], v4_32_open: 2")
+        # On an interface that is not there, so that it is user space that observes.
+        g = self.start_gateway("mode: observe, interfaces: [nosuch0], limit_loopback: true, deny: [127.0.17.0/24], v4_32_open: 2")
         self.hold(1, "127.0.17.1")
         sessions = self.hold(5, "127.0.18.1")
         g.ctl("gate", "shut")

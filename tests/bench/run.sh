@@ -299,7 +299,7 @@ auth:
 		for floods in $order; do
 			if [ "$floods" = 1 ]; then
 				# Behind the measured load on the generator's CPU: its own delays are not to count.
-				nice -n 10 "$B/tidegate-bench" hold --url "${gateway_url%/echo}/jwt" --token-file "$tmp/token" \
+				chrt -i 0 "$B/tidegate-bench" hold --url "${gateway_url%/echo}/jwt" --token-file "$tmp/token" \
 					--connections 100000 --max-errors 100000 --duration 60 --pin "$client_cpu" --quiet \
 					>"$tmp/flood.log" 2>&1 &
 				flood=$!

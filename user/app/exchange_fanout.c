@@ -10,7 +10,7 @@ enum {
 	STEP = 16, /* subscriptions between two looks at the clock */
 	/* Of a turn. A delivery is soon queued, but its send takes microseconds of the kernel's
 	 * time when the turn is over, and everybody else's answers stand behind it. */
-	SENDS_MAX = 64,
+	SENDS_MAX = 32,
 	SCRATCH_KEPT = 64 * 1024, /* a larger one is given back */
 };
 

@@ -71,6 +71,9 @@ static void *thread_main(void *arg)
 
 			j->run(j);
 			hand_back(t->crypto, j);
+			/* A worker that shares the CPU and was put off by a tick would have to wait
+			 * for the next one. */
+			sched_yield();
 		} else if (atomic_load(&t->crypto->stopping)) {
 			return NULL;
 		} else {

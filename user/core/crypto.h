@@ -16,7 +16,7 @@
 
 enum {
 	CRYPTO_THREADS_MAX = 16,
-	CRYPTO_NICE = 5, /* above that of the process */
+	CRYPTO_NICE = 19, /* above that of the process */
 };
 
 struct crypto_job {

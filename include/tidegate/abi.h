@@ -507,7 +507,8 @@ _Static_assert(sizeof(struct tg_hist) == 32 + 8 * TG_HIST_BUCKETS, "no padding")
  * They grow for ever, over restarts of the gateway, too. */
 struct tg_delays {
 	/* Of each event of a sampled socket: from readable to received by the worker. For what a
-	 * client sends before it is accepted, the wait in the accept queue is part of it. */
+	 * client sends before it is accepted, the wait in the accept queue is part of it. What
+	 * arrives while the worker receives belongs to the event that it receives. */
 	struct tg_hist wake;
 	struct tg_hist run; /* of each time that the worker's thread waited for a CPU */
 	__u64 runnable_ns;  /* sched's own: since when it waits; 0: it does not */

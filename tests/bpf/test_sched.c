@@ -116,18 +116,19 @@ static void connect_pair(struct kernel *k, int listener)
  * lies between the probes, by little. */
 static void late_reader(struct worker *w)
 {
+	int from = w->k->client[w->connection], to = w->k->served[w->connection];
+	char c = 'x';
+
 	w->shortest_ns = UINT64_MAX;
 	for (unsigned i = 0; i < EVENTS; i++) {
 		uint64_t before = crowd_now_ns();
-		char c = 'x';
 
-		assert(send(w->k->client[w->connection], &c, 1, 0) == 1);
-		/* There is none. */
-		assert(recv(w->k->client[w->connection], &c, 1, MSG_DONTWAIT) < 0);
+		assert(send(from, &c, 1, 0) == 1);
+		/* It has arrived, and looking at it does not end its wait. */
+		assert(recv(to, &c, 1, MSG_PEEK) == 1);
 		if (w->stall_ms)
 			crowd_sleep_ms(w->stall_ms);
-		assert(recv(w->k->served[w->connection], &c, 1, MSG_PEEK) == 1);
-		assert(recv(w->k->served[w->connection], &c, 1, 0) == 1);
+		assert(recv(to, &c, 1, 0) == 1);
 		uint64_t took = crowd_now_ns() - before;
 
 		w->sum_ns += took;
@@ -201,6 +202,14 @@ static void send_to_all(struct kernel *k)
 		assert_int_equal(send(k->client[i], "x", 1, 0), 1);
 }
 
+static void wait_for_all(struct kernel *k)
+{
+	char c;
+
+	for (unsigned i = 0; i < k->n_served; i++)
+		assert_int_equal(recv(k->served[i], &c, 1, MSG_PEEK), 1);
+}
+
 static void receive_all(struct worker *w)
 {
 	char c;
@@ -265,6 +274,7 @@ static void test_off(void **state)
 	/* Switched off while something waits. */
 	switch_to(k, 100, true);
 	send_to_all(k);
+	wait_for_all(k);
 	switch_to(k, 0, false);
 	struct worker w[WORKERS] = {{.run = receive_all, .k = k}, {.run = NULL}};
 	run_workers(w);

@@ -6,6 +6,7 @@
 #   make test       build and run the tests of this build only (combine with SAN=)
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
+#   make bench-sched  print what measuring delays in the kernel costs (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -61,11 +62,11 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-sched fuzz soak install clean help format vmtest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf fuzz soak install: deps
+all run test unit bpf e2e bench bench-bpf bench-sched fuzz soak install: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -92,6 +93,10 @@ bench: all $(SUPPORT)
 
 bench-bpf: $(B)/tests/bench/admit_bench
 	$(Q)$<
+
+# In a network namespace of its own: the gate is attached to its loopback, not to the machine's.
+bench-sched: all
+	$(Q)unshare --net sh -c 'ip link set lo up && exec tests/bench/run.sh $(B) sched'
 
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers

@@ -6,6 +6,7 @@
 #   make test       build and run the tests of this build only (combine with SAN=)
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
+#   make bench-sched  print what measuring delays in the kernel costs (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
 #   make vmtest-smoke     the quick ones of them, on two kernels
@@ -66,11 +67,11 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
+all run test unit bpf e2e bench bench-bpf bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -97,6 +98,10 @@ bench: all $(SUPPORT)
 
 bench-bpf: $(B)/tests/bench/admit_bench
 	$(Q)$<
+
+# In a network namespace of its own: the gate is attached to its loopback, not to the machine's.
+bench-sched: all
+	$(Q)unshare --net sh -c 'ip link set lo up && exec tests/bench/run.sh $(B) sched'
 
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers

@@ -167,4 +167,20 @@ struct {
 	__type(value, struct tg_meta);
 } meta SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tg_sched);
+} sched SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TG_WORKERS_MAX);
+	__type(key, __u32);
+	__type(value, struct tg_delays);
+} delays SEC(".maps");
+
 #endif

@@ -215,6 +215,7 @@ static void test_admission(void **state)
 	assert_int_equal(a->penalty_ms, 30000);
 	assert_false(a->limit_loopback);
 	assert_int_equal(a->n_allow + a->n_deny + a->n_weights, 0);
+	assert_int_equal(c->sched_sample_percent, 0);
 	assert_int_equal(c->debug_handshake_us, 0);
 	config_free(c);
 
@@ -224,6 +225,7 @@ static void test_admission(void **state)
 		 "  rate_floor: 3, rate_ceiling: 3, allow: [10.0.0.0/8, \"::1\"],\n"
 		 "  deny: [2001:db8::/32], weights: [{prefix: 100.64.0.0/10, weight: 0},\n"
 		 "  {prefix: 192.0.2.1}]}\n"
+		 "sched: {sample_percent: 100}\n"
 		 "debug: {handshake_cost: 2ms}\n");
 	a = &c->admission;
 	assert_int_equal(a->mode, CONFIG_ADMISSION_OBSERVE);
@@ -240,6 +242,7 @@ static void test_admission(void **state)
 	assert_int_equal(a->weights[0].weight, 0);
 	assert_int_equal(a->weights[1].weight, 10);
 	assert_int_equal(a->weights[1].prefix.len, 128);
+	assert_int_equal(c->sched_sample_percent, 100);
 	assert_int_equal(c->debug_handshake_us, 2000);
 	config_free(c);
 }

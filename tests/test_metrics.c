@@ -366,9 +366,45 @@ static void test_gate(void **state)
 	prom_free(&p);
 }
 
+/* Nanoseconds, where the others are microseconds; absent when nothing is measured. */
+static void test_kernel_delays(void **state)
+{
+	struct bpf_sched_delays delays[3];
+	struct metrics_input in = input();
+	struct prom p;
+
+	fill_workers();
+	render(&in, &p);
+	assert_null(prom_find(
+		&p, "tidegate_wake_delay_seconds_count", 1, (const char *[]){"worker", "0"}));
+	prom_free(&p);
+	for (unsigned i = 0; i < 3; i++) {
+		hist_init(&delays[i].wake);
+		hist_init(&delays[i].run);
+	}
+	hist_add(&delays[1].wake, 40000000);
+	hist_add(&delays[1].wake, 7001);
+	hist_add(&delays[2].run, 1500000000);
+	in.delays = delays;
+	render(&in, &p);
+	assert_int_equal(VALUE(&p, "tidegate_wake_delay_seconds_count", 1, "worker", "0"), 0);
+	assert_int_equal(VALUE(&p, "tidegate_wake_delay_seconds_count", 1, "worker", "1"), 2);
+	assert_true(value(&p, "tidegate_wake_delay_seconds_sum", 1, "worker", "1") == 0.040007001);
+	assert_int_equal(
+		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.00001"),
+		1);
+	assert_int_equal(
+		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.02"), 1);
+	assert_int_equal(
+		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.05"), 2);
+	assert_true(value(&p, "tidegate_cpu_wait_seconds_sum", 1, "worker", "2") == 1.5);
+	prom_free(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_kernel_delays),
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_parser_is_strict),
 		cmocka_unit_test_setup(test_every_listed_counter, setup),

@@ -473,6 +473,48 @@ static inline __u32 tg_listener_index(
 	return (listener * s->workers + worker) * s->rings + ring;
 }
 
+/* ---- delays, as the kernel sees them ---- */
+
+enum {
+	/* Log-linear buckets, 8 an octave, as in user/base/hist.h: 496 cover all of 64 bits. */
+	TG_HIST_SUB_BITS = 3,
+	TG_HIST_BUCKETS = (64 - TG_HIST_SUB_BITS + 1) << TG_HIST_SUB_BITS,
+
+	TG_SCHED_SHARE_ALL = 65536, /* tg_sched.share: every socket */
+};
+
+/* Map `sched`, array[1], mmapable. Whoever switches the measuring; sched. All zero: nothing is
+ * measured, and no socket holds storage for it. */
+struct tg_sched {
+	__u32 share; /* sockets of TG_SCHED_SHARE_ALL whose wake delay is taken; 0: none */
+	__u32 run;   /* 1: the workers' waits in the run queue are taken */
+	/* When it was last switched: what became ready earlier is forgotten, since nobody may have
+	 * seen it being received. */
+	__u64 since_ns;
+};
+_Static_assert(sizeof(struct tg_sched) == 16, "no padding");
+
+/* One writer at a time, plain stores: readers see values slightly apart. Nanoseconds. */
+struct tg_hist {
+	__u64 count, sum;
+	__u64 min; /* nothing, while count is 0 */
+	__u64 max;
+	__u64 bucket[TG_HIST_BUCKETS];
+};
+_Static_assert(sizeof(struct tg_hist) == 32 + 8 * TG_HIST_BUCKETS, "no padding");
+
+/* Map `delays`, array[TG_WORKERS_MAX], index as in worker_load, mmapable. sched; metrics, tools.
+ * They grow for ever, over restarts of the gateway, too. */
+struct tg_delays {
+	/* Of each event of a sampled socket: from readable to received by the worker. For what a
+	 * client sends before it is accepted, the wait in the accept queue is part of it. What
+	 * arrives while the worker receives belongs to the event that it receives. */
+	struct tg_hist wake;
+	struct tg_hist run; /* of each time that the worker's thread waited for a CPU */
+	__u64 runnable_ns;  /* sched's own: since when it waits; 0: it does not */
+};
+_Static_assert(sizeof(struct tg_delays) == 2 * sizeof(struct tg_hist) + 8, "no padding");
+
 /* Map `meta`, array[1]. The keeper, once the rest is in place; every next start, tools. */
 struct tg_meta {
 	__u32 abi; /* TG_ABI_VERSION */

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth|fanout|slow]...
+# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth|fanout|slow|sched]...
 #
 # The server has one CPU to itself, the load generator another. What is compared is run in pairs, in turn and with the
 # order changing, and the median of the pairs' ratios counts, since a machine's speed drifts. BENCH_ROUNDS (5) pairs of
-# BENCH_SECONDS (3) each. Exit status: 0, also when a figure misses its bar; 1 when something could not be measured.
+# BENCH_SECONDS (3) each. sched needs root, and is not run unless named. Exit status: 0, also when a figure misses its bar; 1 when something could not be measured.
 set -u -o pipefail
 
 [ $# -ge 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
@@ -14,8 +14,8 @@ rounds=${BENCH_ROUNDS:-5}
 seconds=${BENCH_SECONDS:-3}
 for s in $sections; do
 	case $s in
-	echo | memory | fairness | auth | fanout | slow) ;;
-	*) echo "bench: no section '$s'; there are echo, memory, fairness, auth, fanout and slow" >&2; exit 2 ;;
+	echo | memory | fairness | auth | fanout | slow | sched) ;;
+	*) echo "bench: no section '$s'; there are echo, memory, fairness, auth, fanout, slow and sched" >&2; exit 2 ;;
 	esac
 done
 
@@ -23,6 +23,7 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/tidegate-bench.XXXXXX") || exit 1
 chmod 755 "$tmp" # the gateway gives up root
 failed=0
 gateway='' gateway_child='' epoll='' flood=''
+instance=bench admission=off # of the gateway
 
 stop() { # PID: asks, then insists
 	[ -n "$1" ] || return 0
@@ -40,7 +41,10 @@ stop_all() {
 	stop "$flood"
 	gateway='' gateway_child='' epoll='' flood=''
 }
-trap 'stop_all; rm -rf "$tmp"' EXIT
+unpin() { # what a gateway that had to be killed left
+	[ "$admission" = off ] || "$B/tidegatectl" --instance "$instance" detach >/dev/null 2>&1
+}
+trap 'stop_all; unpin; rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM HUP
 
 unmeasured() {
@@ -82,7 +86,7 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 	read -r port admin_port <<<"$(free_ports 2)"
 	admin=http://127.0.0.1:$admin_port
 	cat >"$tmp/tidegate.yaml" <<-YAML
-		instance: bench
+		instance: $instance
 		workers:
 		  count: 1
 		  pin: true
@@ -92,7 +96,7 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 		  listen: 127.0.0.1:$admin_port
 		  socket: $tmp/admin.sock
 		admission: # the load opens its connections as fast as it can: pacing them is not what is measured
-		  mode: off
+		  mode: $admission
 		listeners:
 		  - name: bench
 		    address: 127.0.0.1:$port
@@ -398,6 +402,40 @@ section_slow() {
 	stop_all
 }
 
+section_sched() {
+	local n i share order lost f=$tmp/sched
+	echo
+	echo "sched: echo of 64 bytes with the delays of a share of the sockets measured in the kernel, against nothing" \
+		"loaded (0 %); a new gateway for each run"
+	printf '%12s  %6s  %12s %9s  %s\n' connections share 'msg/s' 'us/msg' 'throughput lost'
+	# The gate is loaded in both cases, and refuses nobody.
+	instance=bench-$$ admission=observe
+	for n in 1 1000; do
+		for i in $(seq "$rounds"); do
+			order='0 10 100'
+			[ $((i % 2)) -eq 0 ] && order='100 10 0'
+			for share in $order; do
+				start_gateway "sched:
+  sample_percent: $share
+" || return
+				# shellcheck disable=SC2046
+				bench "$f.$n.$share" echo --url "$gateway_url" --connections "$n" --duration "$seconds" $(gateway_pids) || return
+				if [ "$share" != 0 ] && ! curl -fs "$admin/metrics" | grep '^tidegate_cpu_wait_seconds_count' >/dev/null; then
+					unmeasured "the kernel does not measure: $(grep -h measured "$tmp/tidegate.log")"
+					return
+				fi
+				stop_all
+			done
+		done
+		for share in 0 10 100; do
+			lost=$(median "$f.$n.0" "$f.$n.$share" '100 * (1 - s["messages_per_s"] / r["messages_per_s"])')
+			printf '%12d  %4d %%  %12.0f %9.2f  %s\n' "$n" "$share" "$(median "$f.$n.$share" 'r["messages_per_s"]')" \
+				"$(median "$f.$n.$share" 'r["server"]["cpu_us_per_message"]')" \
+				"$([ "$share" = 0 ] || printf '%.1f %%, %s' "$lost" "$(bar "$lost" 2.0)")"
+		done
+	done
+}
+
 for s in $sections; do
 	case $s in
 	auth) section_auth ;;
@@ -406,6 +444,7 @@ for s in $sections; do
 	fairness) section_fairness ;;
 	fanout) section_fanout ;;
 	slow) section_slow ;;
+	sched) section_sched ;;
 	esac
 	stop_all
 done

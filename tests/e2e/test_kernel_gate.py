@@ -24,6 +24,8 @@ admission:
   penalty: 2s
   penalty_max: 20s
   flood_limit: 0
+sched:
+  sample_percent: 100
 listeners:
   - {{name: ws, address: "{host}:{port}"}}
 routes:
@@ -205,6 +207,19 @@ class KernelGate(support.Case):
         self.assertFalse(os.path.exists("%s/%s" % (PINS, self.instance)))
         wait_for(lambda: not self.attached())
 
+    def test_delays(self):
+        """Every message of a socket is one wake delay; a worker that sleeps is woken and waits for a CPU."""
+        self.assertNotIn("not measured", self.gw.log())
+        s = support.ws_open(self.port, host=self.ns.host)
+        self.addCleanup(s.close)
+        before = self.gw.metric("tidegate_wake_delay_seconds_count")
+        waits = self.gw.metric("tidegate_cpu_wait_seconds_count")
+        for _ in range(20):
+            s.sendall(ws_frame(1, b"x"))
+            self.assertEqual(ws_recv(s)[2], b"x")
+        self.assertEqual(self.gw.metric("tidegate_wake_delay_seconds_count"), before + 20)
+        self.assertGreater(self.gw.metric("tidegate_cpu_wait_seconds_count"), waits)
+
     def test_inspecting(self):
         """The commands of docs/inspecting.md, as printed there, do what it says."""
         here = os.path.dirname(os.path.abspath(__file__))
@@ -226,7 +241,7 @@ class KernelGateReset(KernelGate):
 
     test_inspecting = test_detach = test_outlives_a_crash = test_churn = test_rate = test_shut = None
     test_a_clean_stop_leaves_nothing = test_a_gateway_that_dies_is_replaced_behind_the_gate = None
-    test_concurrency = test_native_and_let_in = None
+    test_concurrency = test_native_and_let_in = test_delays = None
 
     def setUp(self):
         super().setUp()

@@ -19,6 +19,7 @@
 #include "kern/bpf_admit.h"
 #include "kern/bpf_error.h"
 #include "kern/bpf_lists.h"
+#include "kern/bpf_sched.h"
 #include "kern/bpf_steer.h"
 #include "kern/bpf_track.h"
 #include "kern/worker_load.h"
@@ -34,6 +35,7 @@ struct kernel_gate {
 	struct bpf_admit *admit;
 	struct bpf_track *track;
 	struct bpf_steer *steer;
+	struct bpf_sched *sched; /* NULL: nothing is measured */
 	struct tg_worker_load *load;
 	unsigned ifindex[INTERFACES_MAX];
 	unsigned n_interfaces;
@@ -329,6 +331,32 @@ static int attach_steer(
 	return err;
 }
 
+/* The gate is in force without it, on kernels, too, that lack the tracepoints. */
+static void attach_sched(struct kernel_gate *k)
+{
+	int fd = bpf_maps_fd(k->maps, BPF_MAP_sched);
+	struct bpf_sched_opts o = {.percent = k->o->sample_percent, .run = k->o->sample_percent};
+	const char *step = "the map", *text;
+	struct timespec now;
+	int err = 0, off;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (k->o->sample_percent) {
+		bpf_error_clear();
+		err = bpf_sched_open(k->maps, &k->sched, &step);
+	}
+	if (err)
+		o = (struct bpf_sched_opts){0};
+	off = bpf_sched_switch(fd, &o, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+	if (!err)
+		err = off;
+	if (!err)
+		return;
+	text = bpf_error_text();
+	fprintf(k->notes, "wake delays are not measured: %s: %s%s%s\n", step, strerror(-err),
+		*text ? ": " : "", text);
+}
+
 static int attach(
 	struct kernel_gate *k, const struct kernel_gate_listeners *l, char *error, size_t len)
 {
@@ -348,7 +376,10 @@ static int attach(
 	if (err)
 		return err;
 	err = attach_steer(k, l, &step);
-	return err ? fail(err, error, len, "steer:", step) : 0;
+	if (err)
+		return fail(err, error, len, "steer:", step);
+	attach_sched(k);
+	return 0;
 }
 
 int kernel_gate_open(const struct kernel_gate_opts *opts, const struct kernel_gate_listeners *l,
@@ -441,6 +472,7 @@ void kernel_gate_close(struct kernel_gate *k, bool detach)
 		return;
 	worker_load_unmap(k->load);
 	bpf_steer_close(k->steer);
+	bpf_sched_close(k->sched);
 	if (detach && k->admit)
 		for (unsigned i = 0; i < k->n_interfaces; i++)
 			bpf_admit_detach(k->admit, k->ifindex[i]);

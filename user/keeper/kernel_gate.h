@@ -38,6 +38,7 @@ struct kernel_gate_opts {
 	unsigned n_allow, n_deny;
 	const struct kernel_gate_weight *weights;
 	unsigned n_weights;
+	unsigned sample_percent; /* of the sockets: their wake delay is measured; 0: nothing is */
 };
 
 /* The listeners as they were opened: fds[listener * workers + worker]. */

@@ -41,7 +41,9 @@ struct bpf_object;
 	X(verdicts)                                                                                \
 	X(events)                                                                                  \
 	X(listeners)                                                                               \
-	X(meta)
+	X(meta)                                                                                    \
+	X(sched)                                                                                   \
+	X(delays)
 
 #define X(name) BPF_MAP_##name,
 enum bpf_shared_map {

@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include "base/stats.h"
+#include "kern/bpf_sched.h"
 #include "net/conn.h"
 #include "net/gate_info.h"
 #include "net/link_info.h"
@@ -81,6 +82,8 @@ struct admin_backend {
 	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
 	/* Of the programs in the kernel. -EOPNOTSUPP: there is no gate in the kernel. */
 	int (*verdicts)(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
+	/* NULL: never measured. -EOPNOTSUPP: not now. */
+	int (*delays)(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
 	/* Source prefixes, those with the most connections and churn first; array from malloc. */
 	int (*sources)(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
 	int (*why)(void *ctx, const struct in6_addr *addr, struct why_info *ret);

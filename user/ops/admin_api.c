@@ -104,6 +104,21 @@ static struct tg_worker_stats *copy_stats(const struct admin_api *api)
 	return copy;
 }
 
+/* NULL: not measured, or without memory. */
+static struct bpf_sched_delays *copy_delays(const struct admin_api *api)
+{
+	const struct admin_backend *b = &api->backend;
+	struct bpf_sched_delays *copy = b->delays ? calloc(b->n_workers + 1, sizeof(*copy)) : NULL;
+
+	for (unsigned i = 0; copy && i < b->n_workers; i++) {
+		if (!b->delays(b->ctx, i, &copy[i]))
+			continue;
+		free(copy);
+		copy = NULL;
+	}
+	return copy;
+}
+
 static unsigned answer_metrics(
 	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
 {
@@ -127,12 +142,15 @@ static unsigned answer_metrics(
 	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	b->gate(b->ctx, &in.gate);
 	in.kernel = b->verdicts && !b->verdicts(b->ctx, kernel) ? kernel : NULL;
+	struct bpf_sched_delays *delays = copy_delays(api);
+	in.delays = delays;
 	process_stats_read(&api->process, &in.process);
 
 	char *text;
 	size_t len;
 	int r = metrics_render(&in, &text, &len);
 	free(workers);
+	free(delays);
 	free(routes);
 	free(links);
 	if (r < 0)

@@ -109,6 +109,8 @@ enum config_rule_flags {
 	X(admission, v6_48_open, admission.tier[1][2].open, NUMBER, 0, "20000", 0, 10000000)       \
 	X(admission, v6_48_churn, admission.tier[1][2].churn, NUMBER, 0, "1000", 0, 1000000)
 
+#define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "0", 0, 100)
+
 #define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
 
 #define CONFIG_KEYS_WEIGHT(X) X(weight, weight, weight, NUMBER, 0, "10", 0, 1000000)
@@ -196,6 +198,10 @@ struct config_raw_sockets {
 	CONFIG_KEYS_SOCKETS(CONFIG_RAW_MEMBER_)
 };
 
+struct config_raw_sched {
+	CONFIG_KEYS_SCHED(CONFIG_RAW_MEMBER_)
+};
+
 struct config_raw_debug {
 	CONFIG_KEYS_DEBUG(CONFIG_RAW_MEMBER_)
 };
@@ -279,6 +285,7 @@ struct config_raw {
 	struct config_raw_drain drain;
 	struct config_raw_sockets sockets;
 	struct config_raw_admission admission;
+	struct config_raw_sched sched;
 	struct config_raw_debug debug;
 	struct config_raw_listener *listeners;
 	struct config_raw_route *routes;

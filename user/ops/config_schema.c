@@ -86,6 +86,8 @@ static const cyaml_schema_field_t drain_fields[] = {CONFIG_KEYS_DRAIN(NUMBER_) C
 
 static const cyaml_schema_field_t sockets_fields[] = {CONFIG_KEYS_SOCKETS(NUMBER_) CYAML_FIELD_END};
 
+static const cyaml_schema_field_t sched_fields[] = {CONFIG_KEYS_SCHED(NUMBER_) CYAML_FIELD_END};
+
 static const cyaml_schema_field_t debug_fields[] = {CONFIG_KEYS_DEBUG(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t weight_fields[] = {
@@ -180,7 +182,7 @@ static const cyaml_schema_value_t upstream_entry = {
 static const cyaml_schema_field_t top_fields[] = {TEXT(instance, OPTIONAL, struct config_raw),
 	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log), SECTION(admin),
 	SECTION(handshake), SECTION(auth), SECTION(crypto), SECTION(drain), SECTION(sockets),
-	SECTION(admission), SECTION(debug),
+	SECTION(admission), SECTION(sched), SECTION(debug),
 	LIST(listeners, REQUIRED_LIST, struct config_raw, &listener_entry, CONFIG_LISTENERS_MAX),
 	LIST(routes, REQUIRED_LIST, struct config_raw, &route_entry, CONFIG_ROUTES_MAX),
 	LIST(upstreams, OPTIONAL_LIST, struct config_raw, &upstream_entry, CONFIG_UPSTREAMS_MAX),
@@ -220,9 +222,9 @@ const cyaml_schema_value_t config_schema = {
 
 static const struct config_rule top_rules[] = {
 	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
-		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW)
-			CONFIG_KEYS_DRAIN(TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW)
-				CONFIG_KEYS_ADMISSION(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
+		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW) CONFIG_KEYS_DRAIN(
+			TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW) CONFIG_KEYS_ADMISSION(TOP_BELOW)
+			CONFIG_KEYS_SCHED(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 

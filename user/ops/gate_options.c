@@ -117,7 +117,8 @@ int gate_options_init(const struct config *c, const char *version, struct kernel
 		.n_interfaces = a->interfaces.n,
 		.sources = a->sources,
 		.n_allow = a->n_allow,
-		.n_deny = a->n_deny};
+		.n_deny = a->n_deny,
+		.sample_percent = c->sched_sample_percent};
 
 	take_settings(a, &o.settings);
 	o.allow = keys(a->allow, a->n_allow);

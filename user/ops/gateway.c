@@ -449,6 +449,7 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.gate = gateway_gate_info,
 				.gate_say = gateway_gate_say,
 				.verdicts = gateway_kernel_verdicts,
+				.delays = gateway_kernel_delays,
 				.sources = gateway_sources,
 				.why = gateway_why,
 				.list = gateway_list,

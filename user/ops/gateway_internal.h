@@ -140,6 +140,8 @@ uint64_t gateway_kernel_unserved(const struct gateway_kernel *k);
 /* SYNs refused by the kernel so far. */
 uint64_t gateway_kernel_refused(const struct gateway_kernel *k);
 int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
+/* What sched measured of a worker; -EOPNOTSUPP while it is off. */
+int gateway_kernel_delays(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
 /* One entry of a list in the kernel. */
 int gateway_kernel_list(
 	struct gateway_kernel *k, enum gate_list which, bool add, const struct prefix_entry *entry);

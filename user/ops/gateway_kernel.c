@@ -9,12 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "base/log.h"
 
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
+#include "kern/bpf_sched.h"
 #include "kern/worker_load.h"
 #include "ops/gate_options.h"
 
@@ -212,6 +214,21 @@ int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_CO
 	if (!g->kernel.on)
 		return -EOPNOTSUPP;
 	return bpf_verdicts_read(g->kernel.fd[BPF_MAP_verdicts], ret);
+}
+
+int gateway_kernel_delays(void *ctx, unsigned worker, struct bpf_sched_delays *ret)
+{
+	const struct gateway *g = ctx;
+	struct tg_sched sched;
+	uint32_t zero = 0;
+
+	if (!g->kernel.on)
+		return -EOPNOTSUPP;
+	if (bpf_map_lookup_elem(g->kernel.fd[BPF_MAP_sched], &zero, &sched))
+		return -errno;
+	if (!sched.share && !sched.run)
+		return -EOPNOTSUPP;
+	return bpf_sched_read(g->kernel.fd[BPF_MAP_delays], worker, ret);
 }
 
 struct each {

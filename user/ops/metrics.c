@@ -162,19 +162,22 @@ static void put_routes(FILE *f, const struct metrics_input *in)
 }
 
 /* The count is that of the copied buckets: the one beside them may be an observation ahead, and a
- * histogram whose +Inf differs from its count is malformed. */
-static void put_histogram(FILE *f, const char *name, unsigned worker, const struct hist *h)
+ * histogram whose +Inf differs from its count is malformed. The unit is one in per_us of a
+ * microsecond: 1 or 1000. */
+static void put_histogram(
+	FILE *f, const char *name, unsigned worker, const struct hist *h, unsigned per_us)
 {
+	const uint64_t per_s = UINT64_C(1000000) * per_us;
 	uint64_t count = 0;
 
 	for (unsigned i = 0; i < HIST_BUCKETS; i++)
 		count += h->bucket[i];
 	for (unsigned i = 0; i < N_BOUNDS; i++)
 		fprintf(f, "%s_bucket{worker=\"%u\",le=\"%s\"} %" PRIu64 "\n", name, worker,
-			bounds[i].seconds, hist_count_le(h, bounds[i].us));
+			bounds[i].seconds, hist_count_le(h, bounds[i].us * per_us));
 	fprintf(f, "%s_bucket{worker=\"%u\",le=\"+Inf\"} %" PRIu64 "\n", name, worker, count);
-	fprintf(f, "%s_sum{worker=\"%u\"} %" PRIu64 ".%06" PRIu64 "\n", name, worker,
-		h->sum / 1000000, h->sum % 1000000);
+	fprintf(f, "%s_sum{worker=\"%u\"} %" PRIu64 ".%0*" PRIu64 "\n", name, worker,
+		h->sum / per_s, per_us == 1 ? 6 : 9, h->sum % per_s);
 	fprintf(f, "%s_count{worker=\"%u\"} %" PRIu64 "\n", name, worker, count);
 }
 
@@ -186,18 +189,35 @@ static void put_delays(FILE *f, const struct metrics_input *in)
 	put_head(f, run, "histogram",
 		"From an event's reception by its worker to its turn in the run queue");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, run, i, &in->workers[i].run_delay_us);
+		put_histogram(f, run, i, &in->workers[i].run_delay_us, 1);
 	put_head(f, poll, "histogram",
 		"From a socket's readiness to its handler; the same source as "
 		"tidegate_run_delay_seconds, "
 		"the wake delay before it is not measured");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, poll, i, &in->workers[i].run_delay_us);
+		put_histogram(f, poll, i, &in->workers[i].run_delay_us, 1);
 	put_head(f, loop, "histogram",
 		"One turn of the worker's loop without its waiting: what an event may wait before "
 		"it is received");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, loop, i, &in->workers[i].loop_us);
+		put_histogram(f, loop, i, &in->workers[i].loop_us, 1);
+}
+
+static void put_kernel_delays(FILE *f, const struct metrics_input *in)
+{
+	static const char wake[] = "tidegate_wake_delay_seconds",
+			  run[] = "tidegate_cpu_wait_seconds";
+
+	if (!in->delays)
+		return;
+	put_head(f, wake, "histogram",
+		"From a socket's readiness to its reception by the worker, as the kernel sees it; "
+		"of a sample of the sockets");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		put_histogram(f, wake, i, &in->delays[i].wake, 1000);
+	put_head(f, run, "histogram", "Waits of the worker's thread for a CPU");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		put_histogram(f, run, i, &in->delays[i].run, 1000);
 }
 
 struct link_sum {
@@ -389,6 +409,7 @@ int metrics_render(const struct metrics_input *in, char **ret_text, size_t *ret_
 	put_by_reason(f, in);
 	put_routes(f, in);
 	put_delays(f, in);
+	put_kernel_delays(f, in);
 	put_gate(f, in);
 	int r = put_links(f, in);
 	put_process(f, in);

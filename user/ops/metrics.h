@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "base/stats.h"
+#include "kern/bpf_sched.h"
 #include "ops/admin.h"
 #include "ops/process_stats.h"
 
@@ -21,6 +22,7 @@ struct metrics_input {
 	const struct admin_route *routes; /* two of one path are added up */
 	size_t n_routes;
 	const struct tg_verdict_count *kernel; /* TG_VERDICT_COUNT; NULL: no gate in the kernel */
+	const struct bpf_sched_delays *delays; /* n_workers; NULL: not measured */
 	const struct link_info *links; /* two of one upstream, endpoint and worker are added up */
 	size_t n_links;
 	bool links_unknown; /* a worker did not answer: no series of links, and

@@ -15,7 +15,7 @@
 
 enum {
 	PAGE_BYTES = 4096,
-	BURST_MS = 50, /* of the rate; admit needs 20 */
+	BURST_MS = 50, /* of the rate; admit needs 40 */
 };
 
 int gateway_kernel_init(struct gateway_kernel *k)

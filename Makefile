@@ -6,6 +6,7 @@
 #   make test       build and run the tests of this build only (combine with SAN=)
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
+#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -56,16 +57,16 @@ tool_obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/$(1)/*.c))
 UNIT := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 # They load programs into the kernel, or are skipped where that is not permitted.
 UNIT_BPF := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bpf/test_*.c))
-SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(wildcard tests/support/*.c))
+SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(filter-out %.bpf.c,$(wildcard tests/support/*.c)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf fuzz soak install clean help format vmtest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate fuzz soak install clean help format vmtest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf fuzz soak install: deps
+all run test unit bpf e2e bench bench-bpf bench-gate fuzz soak install: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -92,6 +93,9 @@ bench: all $(SUPPORT)
 
 bench-bpf: $(B)/tests/bench/admit_bench
 	$(Q)$<
+
+bench-gate: all $(SUPPORT)
+	$(Q)/usr/bin/python3 -B tests/bench/gate.py $(B)
 
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers

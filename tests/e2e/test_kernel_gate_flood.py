@@ -139,7 +139,6 @@ class Flood(support.Case):
         self.assertEqual(self.sources(), known)
         entries = bpftool("map", "dump", "pinned", os.path.join(PINS, self.instance, "sources"))
         self.assertEqual(len(entries), len(known))
-        print("      " + figures)
 
     def echoes(self, sessions):
         sessions.stdin.write("\n")

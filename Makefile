@@ -7,6 +7,7 @@
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
 #   make bench-sched  print what measuring delays in the kernel costs (root)
+#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
 #   make vmtest-smoke     the quick ones of them, on two kernels
@@ -60,18 +61,18 @@ tool_obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/$(1)/*.c))
 UNIT := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 # They load programs into the kernel, or are skipped where that is not permitted.
 UNIT_BPF := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bpf/test_*.c))
-SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(wildcard tests/support/*.c))
+SUPPORT := $(patsubst tests/support/%.c,$(B)/tests/support/%,$(filter-out %.bpf.c,$(wildcard tests/support/*.c)))
 # What the guest tests run beside the tests themselves; of use only where there are BPF programs.
 VM_TOOLS := $(if $(shell pkg-config --exists libbpf && echo yes),$(B)/vmtests/verify)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
+all run test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -102,6 +103,9 @@ bench-bpf: $(B)/tests/bench/admit_bench
 # In a network namespace of its own: the gate is attached to its loopback, not to the machine's.
 bench-sched: all
 	$(Q)unshare --net sh -c 'ip link set lo up && exec tests/bench/run.sh $(B) sched'
+
+bench-gate: all $(SUPPORT)
+	$(Q)/usr/bin/python3 -B tests/bench/gate.py $(B)
 
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=fuzzer,address,undefined fuzzers

@@ -3,9 +3,9 @@
  *
  * The rate is one GCRA for everybody. Two rules say who goes first. Prefixes that are not proven
  * have a second, slower rate of their own, so that a spoofed flood leaves the reserved share to
- * proven ones. And a source above its fair share (the rate by the number of sources that try) may
- * only use the lower half of the burst: whatever others leave unused is its, but it is refused
- * first. Both are looked at before the rate is taken, so that a refusal costs the others nothing.
+ * proven ones. And the nearer to its fair share (the rate by the number of sources that try) a
+ * source is, the more of the burst it may use: whatever others leave unused goes to those who had
+ * least. Both are looked at before the rate is taken, so that a refusal costs the others nothing.
  */
 #ifndef TIDEGATE_BPF_GATE_H
 #define TIDEGATE_BPF_GATE_H
@@ -27,6 +27,17 @@ enum {
 /* Nobody's fair share is less than one connection in this time. */
 #define GATE_SHARE_MAX_NS 10000000000ULL
 
+/* How far an admission may bring the rate's clock ahead, in eighths of the burst: those of the rank
+ * with the most get a turn first. At two eighths some of the rate is left even to who is refused by
+ * all the others (abi.h: what the burst has to be for that). */
+enum gate_rank {
+	GATE_FARTHEST_OVER = 2,
+	GATE_FAR_OVER = 3,
+	GATE_OVER = 4, /* its fair share; newcomers: in tries, and nothing is reserved */
+	GATE_WITHIN = 7,
+	GATE_FIRST = 8, /* newcomers, as far as their own rate lets them, and who is not judged */
+};
+
 struct gate_request {
 	const struct tg_settings *settings;
 	struct tg_pace *pace;
@@ -38,6 +49,10 @@ struct gate_request {
 	bool exempt;          /* from per-source limits */
 	bool paced;
 	struct sketch_answer seen; /* count 0: nobody looked */
+	/* Of gate_pace. */
+	enum gate_rank rank;
+	bool over;   /* its share */
+	__u64 share; /* of a proven source, 0: it has none */
 };
 
 static __always_inline __u64 gate_mask(__u64 prefix, __u32 len)
@@ -142,16 +157,36 @@ static __always_inline bool gate_permits_spent(const struct gate_request *r)
 	return level_update(p, r->gate, r->settings->workers) >= permits;
 }
 
-/* One admission in this time is everybody's fair share. */
-static __always_inline __u64 gate_share(
-	const struct gate_request *r, __u64 interval, __u32 unproven)
+/* Distinct sources that try, as far as that is known in the middle of a window. */
+static __always_inline __u64 gate_active(const struct tg_pace *p, __u32 unproven)
 {
-	const struct tg_pace *p = r->pace;
 	__u32 active = p->active[unproven], last = p->active_last[unproven];
 
-	if (active < last)
-		active = last;
-	__u64 share = interval * (active ? active : 1);
+	return active > last ? active : last;
+}
+
+/* One admission in this time is what only proven ones may use. */
+static __always_inline __u64 gate_reserve_interval(__u64 interval, __u64 new_interval)
+{
+	__u64 share = interval * ((new_interval << 8) / (new_interval - interval)) >> 8;
+
+	return share > GATE_SHARE_MAX_NS ? GATE_SHARE_MAX_NS : share;
+}
+
+/* One admission in this time is everybody's fair share: the rate by all that try. Were proven
+ * sources to divide it among themselves alone, they would use it up and no newcomer would ever be
+ * proven. But however many newcomers there are, forged ones, too, all of them together have their
+ * part of the rate and proven ones the reserve. */
+static __always_inline __u64 gate_share(const struct gate_request *r, bool unproven)
+{
+	__u64 proven = gate_active(r->pace, 0), newcomers = gate_active(r->pace, 1);
+	__u64 interval = r->gate->interval_ns, new_interval = r->gate->new_interval_ns;
+	__u64 all = proven + newcomers, share = interval * (all ? all : 1);
+
+	if (new_interval > interval && newcomers * new_interval > share) {
+		share = unproven ? newcomers * new_interval
+				 : proven * gate_reserve_interval(interval, new_interval);
+	}
 	return share > GATE_SHARE_MAX_NS ? GATE_SHARE_MAX_NS : share;
 }
 
@@ -161,9 +196,9 @@ static __always_inline __u64 gate_share_burst(const struct gate_request *r, __u6
 }
 
 /* 0: none, it is exempt. Its weight stands in its entry, where track wrote it. */
-static __always_inline __u64 gate_source_share(const struct gate_request *r, __u64 interval)
+static __always_inline __u64 gate_source_share(const struct gate_request *r)
 {
-	__u64 share = gate_share(r, interval, 0);
+	__u64 share = gate_share(r, false);
 	__u32 weight = r->source->weight;
 
 	if (weight <= 1)
@@ -171,10 +206,28 @@ static __always_inline __u64 gate_source_share(const struct gate_request *r, __u
 	return weight == TG_WEIGHT_EXEMPT ? 0 : share / weight;
 }
 
-/* Judged by how often it tried, for it has no entry that could remember what it was given. */
-static __always_inline bool gate_newcomer_over(
-	const struct gate_request *r, const struct syn *syn, __u64 share)
+/* A proven source is judged by what it was given. */
+static __always_inline void gate_rank_source(struct gate_request *r)
 {
+	__u64 share = gate_source_share(r), burst = gate_share_burst(r, share);
+	__u64 ahead = gcra_base(r->source->gate_tat_ns, r->now) + share - r->now;
+
+	r->share = share;
+	if (!share)
+		return;
+	r->over = ahead > burst;
+	if (!r->over)
+		r->rank = GATE_WITHIN;
+	else if (ahead <= burst + burst / 2)
+		r->rank = GATE_OVER;
+	else
+		r->rank = ahead <= 2 * burst ? GATE_FAR_OVER : GATE_FARTHEST_OVER;
+}
+
+/* A newcomer by how often it tried, for it has no entry that could remember what it was given. */
+static __always_inline bool gate_newcomer_over(const struct gate_request *r, const struct syn *syn)
+{
+	__u64 share = gate_share(r, true);
 	__u64 bound = gate_share_burst(r, share) + (2ULL << TG_WINDOW_SHIFT);
 
 	if (r->seen.count * share <= bound)
@@ -183,19 +236,42 @@ static __always_inline bool gate_newcomer_over(
 	return weight != TG_WEIGHT_EXEMPT && r->seen.count * (share / weight) > bound;
 }
 
-static __always_inline __u64 gate_limit(__u64 burst, __u64 interval, bool over)
+static __always_inline __u64 gate_limit(__u64 burst, __u64 interval, enum gate_rank rank)
 {
-	return over ? gcra_burst(burst / 2, interval) : burst;
+	return rank == GATE_FIRST ? burst : gcra_burst(burst / 8 * rank, interval);
+}
+
+/* All newcomers together have this rate, and those that tried too often half of its burst. */
+static __always_inline bool gate_newcomers_spent(const struct gate_request *r)
+{
+	__u64 interval = r->gate->new_interval_ns;
+
+	if (!interval)
+		return false; /* nothing is reserved */
+	return !gcra_conforms(r->pace->new_tat_ns, r->now, interval,
+		gate_limit(gcra_burst(r->gate->burst_ns, interval), interval,
+			r->over ? GATE_OVER : GATE_FIRST));
+}
+
+static __always_inline void gate_charge(struct gate_request *r, bool unproven)
+{
+	__u64 interval = r->gate->new_interval_ns;
+
+	if (unproven && interval)
+		gcra_advance(&r->pace->new_tat_ns, r->now, interval,
+			gcra_burst(r->gate->burst_ns, interval));
+	if (r->source && r->share)
+		gcra_advance(&r->source->gate_tat_ns, r->now, r->share,
+			2 * gate_share_burst(r, r->share));
 }
 
 static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const struct syn *syn)
 {
 	const struct tg_gate *g = r->gate;
 	__u64 interval = g->interval_ns, burst = gcra_burst(g->burst_ns, interval);
-	__u64 new_interval = g->new_interval_ns, new_burst = gcra_burst(g->burst_ns, new_interval);
-	__u64 share = 0;
-	bool over = false, unproven;
+	bool unproven;
 
+	r->rank = GATE_FIRST;
 	if (!r->exempt)
 		r->source = bpf_map_lookup_elem(&sources, &r->key);
 	unproven = !r->exempt && !r->source;
@@ -203,32 +279,28 @@ static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const s
 		if (r->seen.first)
 			__sync_fetch_and_add(&r->pace->active[unproven], 1);
 		if (r->source) {
-			share = gate_source_share(r, interval);
-			over = share && !gcra_conforms(r->source->gate_tat_ns, r->now, share,
-						gate_share_burst(r, share));
+			gate_rank_source(r);
 		} else {
-			over = gate_newcomer_over(
-				r, syn, gate_share(r, new_interval ? new_interval : interval, 1));
+			/* One that is let in is proven from then on. So newcomers had nothing yet,
+			 * however often they tried; it is their number that is limited. */
+			r->over = gate_newcomer_over(r, syn);
+			if (r->over && !g->new_interval_ns)
+				r->rank = GATE_OVER;
 		}
 	}
-	if (unproven && new_interval &&
-		!gcra_conforms(r->pace->new_tat_ns, r->now, new_interval,
-			gate_limit(new_burst, new_interval, over)))
-		return over ? TG_DROP_SHARE : TG_DROP_NEWCOMER; /* the rest is for proven ones */
+	if (unproven && gate_newcomers_spent(r))
+		return r->over ? TG_DROP_SHARE : TG_DROP_NEWCOMER; /* the rest is for proven ones */
 
 	switch (gcra_take(
-		&r->pace->tat_ns, r->now, interval, gate_limit(burst, interval, over), burst)) {
+		&r->pace->tat_ns, r->now, interval, gate_limit(burst, interval, r->rank), burst)) {
 	case GCRA_OVER:
-		return over ? TG_DROP_SHARE : TG_DROP_RATE; /* more than can be served in time */
+		return r->over ? TG_DROP_SHARE : TG_DROP_RATE; /* more than can be served in time */
 	case GCRA_CONTENDED:
 		return TG_DROP_CONTENDED; /* others were admitted at each try */
 	case GCRA_TAKEN:
 		break;
 	}
-	if (unproven && new_interval)
-		gcra_advance(&r->pace->new_tat_ns, r->now, new_interval, new_burst);
-	if (r->source && share)
-		gcra_advance(&r->source->gate_tat_ns, r->now, share, gate_share_burst(r, share));
+	gate_charge(r, unproven);
 	return TG_ADMIT_PACED;
 }
 

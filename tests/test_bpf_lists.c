@@ -121,11 +121,14 @@ static void test_rates(void **state)
 	assert_int_equal(g.interval_ns, 1000000);
 	assert_int_equal(g.new_interval_ns, 2000000);
 	assert_int_equal(g.burst_ns, 100000000);
-	/* No reserve, no second rate. A burst that the kernel's clock cannot tell from none. */
+	/* A burst that the kernel's clock cannot divide. */
+	bpf_gate_set_rate(&g, 1000, 0, 5);
+	assert_int_equal(g.burst_ns, 40000000);
+	/* No reserve, no second rate. A burst that would be one connection at a time. */
 	bpf_gate_set_rate(&g, 0.1, 0, 5);
 	assert_int_equal(g.interval_ns, 10000000000ull);
 	assert_int_equal(g.new_interval_ns, 0);
-	assert_int_equal(g.burst_ns, 20000000);
+	assert_int_equal(g.burst_ns, 40000000000ull);
 	/* Never 0, which would be no rate. */
 	bpf_gate_set_rate(&g, 1e12, 1, 0);
 	assert_int_equal(g.interval_ns, 1);

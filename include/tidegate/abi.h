@@ -203,7 +203,7 @@ struct tg_gate {
 	__u32 reason; /* enum tg_gate_reason; for people */
 	/* PACED: one admission an interval, by GCRA over all sources. 0: no rate. The burst is how
 	 * far ahead of time admissions may run; admit's clock moves in ticks (1 to 10 ms), so less
-	 * than 20 ms wastes rate. */
+	 * than 40 ms wastes rate, and fair shares need four intervals of it. */
 	__u64 interval_ns;
 	__u64 burst_ns;
 	/* The same for prefixes without an entry in `sources`: what the share reserved for proven

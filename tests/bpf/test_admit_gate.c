@@ -241,6 +241,16 @@ static void test_newcomers_share_the_whole_rate(void **state)
 	assert_int_equal(burst_of("192.0.2.1", 10, TG_ADMIT_PACED), 3);
 }
 
+/* The clock of the rate is so far ahead, less a minute. */
+static void set_ahead(uint64_t ahead_ns)
+{
+	struct tg_pace p = fixture_pace();
+
+	p.tat_ns = fixture_now() + ahead_ns - MINUTE;
+	p.new_tat_ns = 0;
+	write_pace(&p);
+}
+
 static void fair(uint64_t interval_ns, uint64_t burst_ns)
 {
 	pace(interval_ns, burst_ns, 0);
@@ -249,7 +259,9 @@ static void fair(uint64_t interval_ns, uint64_t burst_ns)
 	fixture_settings();
 }
 
-/* Above its share a source has the lower half of the burst; the upper half is for the others. */
+/* The farther a source is above its share, the less of the burst it has; at most an eighth less
+ * than newcomers. A share of 10 s, which is the longest: 4 connections within it, 2 more up to one
+ * and a half, 2 more up to twice the source's burst. */
 static void test_fair_share(void **state)
 {
 	FIXTURE_NEEDED();
@@ -257,17 +269,117 @@ static void test_fair_share(void **state)
 	fixture_prove("192.0.2.1", 32, 0);
 	fixture_prove("192.0.2.2", 32, 0);
 	fixture_prove("2001:db8::", 64, 0);
-	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 50);
+	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 25);
 	assert_int_equal(burst_of("192.0.2.1", 1000, TG_DROP_SHARE), 1000);
-	assert_int_equal(burst_of("192.0.2.2", 1000, TG_ADMIT_PACED), 4);
+	assert_int_equal(burst_of("192.0.2.2", 1000, TG_ADMIT_PACED), 8);
 	assert_int_equal(burst_of("2001:db8::9", 3, TG_ADMIT_PACED), 3);
-	assert_int_equal(burst_of("2001:db8::10", 3, TG_ADMIT_PACED), 1);
+	assert_int_equal(burst_of("2001:db8::10", 1000, TG_ADMIT_PACED), 3);
 	assert_int_equal(burst_of("2001:db8::11", 3, TG_DROP_SHARE), 3);
 	/* The refused are not charged: with the burst back, all begins again. */
-	struct tg_pace p = fixture_pace();
-	p.tat_ns = 1;
-	write_pace(&p);
-	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 50);
+	set_ahead(0);
+	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 25);
+	/* By rank: who is refused at which eighth of the burst. */
+	set_ahead(30 * HOUR);
+	assert_int_equal(burst_of("192.0.2.1", 100, TG_ADMIT_PACED), 0);
+	fixture_prove("192.0.2.3", 32, 0);
+	set_ahead(85 * HOUR);
+	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
+	set_ahead(0);
+	assert_int_equal(burst_of("192.0.2.3", 2, TG_ADMIT_PACED), 2);
+	set_ahead(48 * HOUR);
+	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
+	set_ahead(35 * HOUR);
+	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
+	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 0);
+}
+
+/* What proven sources may use of the burst ends before what newcomers may, or nobody would be
+ * proven any more while they use it all; and the other way round there is the reserve. */
+static void test_neither_proven_ones_nor_newcomers_take_all(void **state)
+{
+	FIXTURE_NEEDED();
+	fair(HOUR, 100 * HOUR);
+	fx->settings.source_burst = 1000;
+	fixture_settings();
+	fixture_prove("192.0.2.1", 32, 0);
+	for (unsigned reserve = 0; reserve < 2; reserve++) {
+		fx->gate.new_interval_ns = reserve ? 2 * HOUR : 0;
+		fixture_gate();
+		set_ahead(0);
+		assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 87);
+		assert_int_equal(burst_of("192.0.2.1", 1000, TG_DROP_RATE), 1000);
+		assert_int_equal(burst_of("203.0.113.1", 8, TG_ADMIT_PACED), 8);
+		assert_int_equal(burst_of("203.0.113.2", 8, TG_ADMIT_PACED), 5);
+		assert_int_equal(burst_of("203.0.113.3", 8, TG_DROP_RATE), 8);
+	}
+	set_ahead(0);
+	assert_int_equal(burst_of("203.0.113.4", 1000, TG_ADMIT_PACED), 50);
+	assert_int_equal(burst_of("203.0.113.5", 1000, TG_DROP_NEWCOMER), 1000);
+	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 37);
+}
+
+/* Newcomers that try often leave half of their rate's burst to those that do not. */
+static void test_newcomers_that_try_often(void **state)
+{
+	FIXTURE_NEEDED();
+	fair(HOUR, 100 * HOUR);
+	fx->gate.new_interval_ns = 2 * HOUR;
+	fixture_gate();
+	assert_int_equal(burst_of("203.0.113.1", 1000, TG_ADMIT_PACED), 25);
+	assert_int_equal(burst_of("203.0.113.1", 1000, TG_DROP_SHARE), 1000);
+	assert_int_equal(burst_of("203.0.113.2", 4, TG_ADMIT_PACED), 4);
+}
+
+/* The share is the rate by all that try; however many newcomers there are, proven ones have the
+ * reserve, and newcomers what that leaves. */
+static void test_the_share_of_many(void **state)
+{
+	static const struct {
+		unsigned proven, newcomers;
+		uint64_t interval_ms, new_interval_us, share_ms;
+	} rows[] = {
+		{100, 0, 10, 0, 1000}, {100, 0, 10, 12500, 1000}, {100, 100, 10, 0, 2000},
+		{100, 100, 10, 12500, 2000}, {10, 990, 10, 0, 9990 + 10},
+		{10, 990, 10, 12500, 10 * 50}, /* a fifth is reserved: 50 ms */
+		{10, 990, 10, 20000, 10 * 20}, /* a half */
+		{10, 100000, 10, 0, 10000},    /* the longest there is */
+	};
+
+	FIXTURE_NEEDED();
+	fair(HOUR, 100 * HOUR);
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct tg_source s;
+		struct tg_pace p = {.active_last = {rows[i].proven, rows[i].newcomers}};
+		struct tg_prefix key;
+		uint64_t before, after;
+		char src[32];
+
+		fx->gate.interval_ns = rows[i].interval_ms * 1000000;
+		fx->gate.burst_ns = 100 * fx->gate.interval_ns;
+		fx->gate.new_interval_ns = rows[i].new_interval_us * 1000;
+		fixture_gate();
+		for (unsigned tries = 0;; tries++) {
+			assert_true(tries < 20);
+			snprintf(src, sizeof(src), "192.0.%u.%u", i, tries);
+			fixture_prove(src, 32, 0);
+			before = fixture_now();
+			p.window = before >> TG_WINDOW_SHIFT;
+			write_pace(&p);
+			fixture_run(&(struct packet_opts){.src = src});
+			after = fixture_now();
+			if (fixture_pace().window == p.window)
+				break;
+		}
+		key = fixture_source(src, 32);
+		assert_int_equal(bpf_map_lookup_elem(fixture_fd(BPF_MAP_sources), &key, &s), 0);
+		/* From the last tick on, which may have been before. */
+		uint64_t least = before - MINUTE / 60 + rows[i].share_ms * 1000000;
+		if (s.gate_tat_ns < least || s.gate_tat_ns > after + rows[i].share_ms * 1000000)
+			print_error("row %u: %lld ms\n", i,
+				(long long)(s.gate_tat_ns - before) / 1000000);
+		assert_true(s.gate_tat_ns >= least);
+		assert_true(s.gate_tat_ns <= after + rows[i].share_ms * 1000000);
+	}
 }
 
 static void test_weight_of_a_proven_source(void **state)
@@ -277,10 +389,10 @@ static void test_weight_of_a_proven_source(void **state)
 	fixture_prove("192.0.2.1", 32, 0);
 	fixture_prove("192.0.2.2", 32, 3);
 	fixture_prove("192.0.2.3", 32, TG_WEIGHT_EXEMPT);
-	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 50);
+	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 25);
 	/* A share of a third of the time, as often ahead. */
-	assert_int_equal(burst_of("192.0.2.2", 1000, TG_ADMIT_PACED), 4);
-	assert_int_equal(burst_of("192.0.2.3", 1000, TG_ADMIT_PACED), 46);
+	assert_int_equal(burst_of("192.0.2.2", 1000, TG_ADMIT_PACED), 8);
+	assert_int_equal(burst_of("192.0.2.3", 1000, TG_ADMIT_PACED), 67);
 }
 
 /* Newcomers are judged by their tries. */
@@ -374,6 +486,9 @@ int main(void)
 		fixture_test(test_newcomers_leave_the_reserve),
 		fixture_test(test_newcomers_share_the_whole_rate),
 		fixture_test(test_fair_share),
+		fixture_test(test_neither_proven_ones_nor_newcomers_take_all),
+		fixture_test(test_newcomers_that_try_often),
+		fixture_test(test_the_share_of_many),
 		fixture_test(test_weight_of_a_proven_source),
 		fixture_test(test_fair_share_of_newcomers),
 		fixture_test(test_active_sources_are_counted),

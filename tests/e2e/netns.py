@@ -60,6 +60,65 @@ time.sleep(job["hold"])
 """
 
 
+# There, too: attempts at fixed times, per address so many a second, whether or not earlier ones came through. Says how many of
+# each came through before they were given up, of those made between the first seconds (of bursts) and the end. A connection is
+# closed as soon as it is there.
+OPEN_LOOP = r"""
+import heapq, json, random, select, socket, struct, sys, time
+job = json.load(sys.stdin)
+offers, give_up = job["offers"], job["give_up"]
+poll, waiting, deadlines = select.epoll(), {}, []
+admitted, offered = dict.fromkeys(offers, 0), dict.fromkeys(offers, 0)
+linger = struct.pack("ii", 1, 0)
+begin = time.monotonic()
+measured = begin + job["skip"]
+end = measured + job["seconds"]
+due = [(begin + random.random() / rate, a) for a, rate in offers.items()]
+heapq.heapify(due)
+
+def attempt(address, counts):
+    s = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    s.bind((address, 0))
+    s.connect_ex((job["host"], job["port"]))
+    poll.register(s, select.EPOLLOUT)
+    waiting[s.fileno()] = s, address, counts
+    offered[address] += counts
+    deadlines.append((time.monotonic() + give_up, s))
+
+behind = 0  # the most that an attempt was late: a generator that is short of time is none
+while True:
+    now = time.monotonic()
+    if now >= end + give_up or (now >= end and not waiting):
+        break
+    while now < end and due[0][0] <= now:
+        at, address = due[0]
+        counts = now >= measured
+        behind = max(behind, now - at) if counts else 0
+        heapq.heapreplace(due, (at + 1 / offers[address], address))
+        attempt(address, counts)
+    while deadlines and deadlines[0][0] <= now:
+        s = deadlines.pop(0)[1]
+        if s.fileno() >= 0:
+            del waiting[s.fileno()]
+            s.close()
+    wake = due[0][0] if now < end else end + give_up
+    if deadlines:
+        wake = min(wake, deadlines[0][0])
+    for fd, events in poll.poll(max(0, wake - time.monotonic()), 1000):
+        s, address, counts = waiting.pop(fd)
+        admitted[address] += counts and not events & select.EPOLLERR
+        s.close()
+print(json.dumps({"admitted": admitted, "offered": offered, "behind": behind}))
+"""
+
+
+def jain(x):
+    """Jain's index of fairness: 1 when all have the same, 1 / n when one has everything."""
+    return sum(x) ** 2 / (len(x) * sum(v * v for v in x)) if any(x) else 0
+
+
 class Namespaces:
     """Use as a context; needs root."""
 
@@ -101,13 +160,17 @@ class Namespaces:
         ip("-n", self.clients, "link", "set", "dev", "peer0", "xdp", "obj",
            os.path.join(here, "../../build/bpf/freplace.bpf.o"), "sec", "xdp")
 
+    def inside(self, *argv):
+        """The command, as run in the clients' namespace."""
+        return ["nsenter", "--net=/run/netns/" + self.clients, *argv]
+
     def address(self, i):
         return "10.77.1.%d" % (i + 1)
 
     def connect(self, port, addresses, times=1, close=True, timeout=0.7, give_up=1, hold=0):
         """{address: {"ok": N, "refused": N, "silent": N}}; with hold the process stays, and is returned too."""
-        p = subprocess.Popen(["nsenter", "--net=/run/netns/" + self.clients, "/usr/bin/python3", "-c", CLIENT],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        p = subprocess.Popen(self.inside("/usr/bin/python3", "-c", CLIENT), stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
         p.stdin.write(json.dumps({"addresses": addresses, "times": times, "close": close, "timeout": timeout,
                                   "give_up": give_up, "hold": hold, "host": self.host, "port": port}))
         p.stdin.close()
@@ -117,6 +180,25 @@ class Namespaces:
         p.wait(30)
         p.stdout.close()
         return out
+
+    def open_loop(self, port, offers, seconds, give_up, skip=0):
+        """offers: {address: attempts per second}. {"admitted": {address: N}, "offered": {address: N}, "behind": seconds}"""
+        job = {"offers": offers, "skip": skip, "seconds": seconds, "give_up": give_up, "host": self.host, "port": port}
+        p = subprocess.run(self.inside("/usr/bin/python3", "-c", OPEN_LOOP), input=json.dumps(job), capture_output=True,
+                           text=True, timeout=60 + skip + seconds + give_up)
+        if p.returncode:
+            raise AssertionError(p.stderr)
+        return json.loads(p.stdout)
+
+    def flood(self, build, port, seconds):
+        """A flood of SYNs with forged sources (tests/support/syn_flood.c), whose answers lead out of the gateway's namespace
+        like others do; its process. It says what it sent on standard output."""
+        subprocess.run(["ip", "-n", self.gateway, "route", "replace", "default", "via", self.address(0)], check=True)
+        r = subprocess.run(["ip", "-n", self.gateway, "-j", "link", "show", self.interface], check=True,
+                           capture_output=True, text=True)
+        return subprocess.Popen(
+            self.inside(os.path.join(build, "tests/support/syn_flood"), "peer0", json.loads(r.stdout)[0]["address"],
+                        self.host, str(port), str(seconds)), stdout=subprocess.PIPE, text=True)
 
 
 def needed():

@@ -13,7 +13,8 @@
 enum {
 	/* Two ticks of the slowest kernel: with less, a rate is lost between two looks of admit at
 	 * its clock. */
-	BURST_LEAST_MS = 20,
+	BURST_LEAST_MS = 40, /* four of the kernel's longest ticks … */
+	BURST_INTERVALS = 4, /* … and so many connections: abi.h */
 };
 
 /* ---- settings ---- */
@@ -199,6 +200,8 @@ void bpf_gate_set_rate(struct tg_gate *g, double rate, double reserved, uint64_t
 		interval = 1;
 	if (burst_ns < BURST_LEAST_MS * NSEC_PER_MSEC)
 		burst_ns = BURST_LEAST_MS * NSEC_PER_MSEC;
+	if ((double)burst_ns < BURST_INTERVALS * interval)
+		burst_ns = (uint64_t)(BURST_INTERVALS * interval);
 	g->state = TG_GATE_PACED;
 	g->interval_ns = (uint64_t)interval;
 	g->burst_ns = burst_ns;

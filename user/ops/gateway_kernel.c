@@ -22,7 +22,7 @@
 
 enum {
 	PAGE_BYTES = 4096,
-	BURST_MS = 50,      /* of the rate; admit needs 20 */
+	BURST_MS = 50,      /* of the rate; admit needs 40 */
 	V4_BLOCK_BYTES = 4, /* that stand before an IPv4 address in a trie's key */
 };
 
@@ -109,6 +109,16 @@ void gateway_kernel_begin(struct gateway_worker *gw)
 	worker_load_begin(line_of(gw));
 }
 
+/* Of the rings there are; a worker that accepts has room, if only in a ring to come. */
+static uint32_t free_slots(const struct worker *w)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < w->n_rings; i++)
+		n += w->ring[i]->slots - w->ring[i]->used;
+	return n ? n : 1;
+}
+
 void gateway_kernel_publish(struct gateway_worker *gw, bool sleeping)
 {
 	const struct worker *w = gw->w;
@@ -121,6 +131,7 @@ void gateway_kernel_publish(struct gateway_worker *gw, bool sleeping)
 		.connections = (uint32_t)s->connections,
 		.sleeping = sleeping,
 		.accepting = s->accepting != 0,
+		.free_slots = s->accepting ? free_slots(w) : 0,
 	};
 
 	worker_load_publish(line_of(gw), &load, w->now_ns);

@@ -23,7 +23,7 @@ static void test_concurrency(void **state)
 	connect_some(k, "fd07::1", 5);
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 0);
 	connect_some(k, "10.7.0.1", 1);
-	assert_true(kernel_penalty(k, "10.7.0.1/32", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.1/32", &box));
 	assert_int_equal(box.reason, TG_PENALTY_CONCURRENCY);
 	assert_int_equal(box.strikes, 1);
 	assert_int_equal(box.until_ns - box.since_ns, k->settings.penalty_ns);
@@ -32,7 +32,7 @@ static void test_concurrency(void **state)
 	assert_int_equal(kernel_filter(k, "10.7.0.2/32"), 0);
 	/* While it is in there, more of the same is no repetition. */
 	connect_some(k, "10.7.0.1", 2);
-	assert_true(kernel_penalty(k, "10.7.0.1/32", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.1/32", &box));
 	assert_int_equal(box.strikes, 1);
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 1);
 	assert_int_equal(kernel_count(k, TG_TRACK_PENALTY_OPEN, false), 1);
@@ -44,12 +44,12 @@ static void test_concurrency(void **state)
 		assert_false(kernel_penalty(k, "10.7.0.0/24", &box));
 		connect_some(k, from, 5);
 	}
-	assert_true(kernel_penalty(k, "10.7.0.0/24", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.0/24", &box));
 	assert_false(kernel_penalty(k, "10.7.0.3/32", &box));
 	assert_int_equal(kernel_pace(k).penalty_until_ns, box.until_ns);
 	assert_int_equal(kernel_filter(k, "10.7.0.0/24"), box.until_ns);
 	connect_some(k, "fd07::2", 1); /* of the same /64 */
-	assert_true(kernel_penalty(k, "fd07::/64", &box));
+	assert_true(kernel_penalty_comes(k, "fd07::/64", &box));
 	close(listener);
 	stop(k);
 }

@@ -177,6 +177,18 @@ static inline bool kernel_penalty(
 	return !bpf_map_lookup_elem(bpf_maps_fd(k->maps, BPF_MAP_penalty), &key, ret);
 }
 
+/* A connection is the server's a little after connect has returned on the client's side. */
+static inline bool kernel_penalty_comes(
+	const struct kernel *k, const char *prefix, struct tg_penalty *ret)
+{
+	for (unsigned ms = 0; ms < 5000; ms++) {
+		if (kernel_penalty(k, prefix, ret))
+			return true;
+		crowd_sleep_ms(1);
+	}
+	return false;
+}
+
 /* The end of penalties that admit finds for the prefix before it looks for an entry. */
 static inline uint64_t kernel_filter(const struct kernel *k, const char *prefix)
 {

@@ -3,9 +3,11 @@
  *
  * The rate is one GCRA for everybody. Two rules say who goes first. Prefixes that are not proven
  * have a second, slower rate of their own, so that a spoofed flood leaves the reserved share to
- * proven ones. And the nearer to its fair share (the rate by the number of sources that try) a
- * source is, the more of the burst it may use: whatever others leave unused goes to those who had
- * least. Both are looked at before the rate is taken, so that a refusal costs the others nothing.
+ * proven ones. And the less of its fair share (the rate by the number of sources that try) a source
+ * had, the more of the burst it may use: whatever others leave unused goes to those who had least.
+ * That holds within the share, too: sources that try at a steady pace arrive in the same order
+ * again and again, and the same ones would come too late each time. Both are looked at before the
+ * rate is taken, so that a refusal costs the others nothing.
  */
 #ifndef TIDEGATE_BPF_GATE_H
 #define TIDEGATE_BPF_GATE_H
@@ -27,15 +29,18 @@ enum {
 /* Nobody's fair share is less than one connection in this time. */
 #define GATE_SHARE_MAX_NS 10000000000ULL
 
-/* How far an admission may bring the rate's clock ahead, in eighths of the burst: those of the rank
- * with the most get a turn first. At two eighths some of the rate is left even to who is refused by
- * all the others (abi.h: what the burst has to be for that). */
+/* How far an admission may bring the rate's clock ahead, in sixteenths of the burst: those of the
+ * rank with the most get a turn first. At four sixteenths some of the rate is left even to who is
+ * refused by all the others (abi.h: what the burst has to be for that). */
 enum gate_rank {
-	GATE_FARTHEST_OVER = 2,
-	GATE_FAR_OVER = 3,
-	GATE_OVER = 4, /* its fair share; newcomers: in tries, and nothing is reserved */
-	GATE_WITHIN = 7,
-	GATE_FIRST = 8, /* newcomers, as far as their own rate lets them, and who is not judged */
+	GATE_FARTHEST_OVER = 4,
+	GATE_FAR_OVER = 6,
+	GATE_OVER = 8,   /* its fair share; newcomers: in tries, and nothing is reserved */
+	GATE_AHEAD = 10, /* of its share, within its burst; by quarters of that up to GATE_EVEN */
+	GATE_EVEN = 13,
+	GATE_BEHIND = 14,
+	GATE_FAR_BEHIND = 15, /* had nothing for a whole share's time */
+	GATE_FIRST = 16, /* newcomers, as far as their own rate lets them, and who is not judged */
 };
 
 struct gate_request {
@@ -206,22 +211,38 @@ static __always_inline __u64 gate_source_share(const struct gate_request *r)
 	return weight == TG_WEIGHT_EXEMPT ? 0 : share / weight;
 }
 
+/* Of a source over its share, which begins where it is a burst ahead. */
+static __always_inline enum gate_rank gate_rank_over(__u64 ahead, __u64 burst)
+{
+	if (ahead <= burst + burst / 2)
+		return GATE_OVER;
+	return ahead <= 2 * burst ? GATE_FAR_OVER : GATE_FARTHEST_OVER;
+}
+
+/* Of one within: by what it is ahead before this admission. */
+static __always_inline enum gate_rank gate_rank_within(__s64 ahead, __u64 share, __u64 burst)
+{
+	if (ahead <= 0)
+		return ahead <= -(__s64)share ? GATE_FAR_BEHIND : GATE_BEHIND;
+	if ((__u64)ahead <= burst / 4)
+		return GATE_EVEN;
+	if ((__u64)ahead <= burst / 2)
+		return GATE_EVEN - 1;
+	return (__u64)ahead <= burst / 2 + burst / 4 ? GATE_EVEN - 2 : GATE_AHEAD;
+}
+
 /* A proven source is judged by what it was given. */
 static __always_inline void gate_rank_source(struct gate_request *r)
 {
 	__u64 share = gate_source_share(r), burst = gate_share_burst(r, share);
-	__u64 ahead = gcra_base(r->source->gate_tat_ns, r->now) + share - r->now;
+	__u64 tat = r->source->gate_tat_ns, ahead = gcra_base(tat, r->now) + share - r->now;
 
 	r->share = share;
 	if (!share)
 		return;
 	r->over = ahead > burst;
-	if (!r->over)
-		r->rank = GATE_WITHIN;
-	else if (ahead <= burst + burst / 2)
-		r->rank = GATE_OVER;
-	else
-		r->rank = ahead <= 2 * burst ? GATE_FAR_OVER : GATE_FARTHEST_OVER;
+	r->rank = r->over ? gate_rank_over(ahead, burst)
+			  : gate_rank_within(tat - r->now, share, burst);
 }
 
 /* A newcomer by how often it tried, for it has no entry that could remember what it was given. */
@@ -238,7 +259,7 @@ static __always_inline bool gate_newcomer_over(const struct gate_request *r, con
 
 static __always_inline __u64 gate_limit(__u64 burst, __u64 interval, enum gate_rank rank)
 {
-	return rank == GATE_FIRST ? burst : gcra_burst(burst / 8 * rank, interval);
+	return rank == GATE_FIRST ? burst : gcra_burst(burst / GATE_FIRST * rank, interval);
 }
 
 /* All newcomers together have this rate, and those that tried too often half of its burst. */

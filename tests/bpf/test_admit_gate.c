@@ -259,9 +259,9 @@ static void fair(uint64_t interval_ns, uint64_t burst_ns)
 	fixture_settings();
 }
 
-/* The farther a source is above its share, the less of the burst it has; at most an eighth less
- * than newcomers. A share of 10 s, which is the longest: 4 connections within it, 2 more up to one
- * and a half, 2 more up to twice the source's burst. */
+/* The farther a source is above its share, the less of the burst it has. A share of 10 s, which is
+ * the longest: 4 connections within it, 2 more up to one and a half, 2 more up to twice the
+ * source's burst. */
 static void test_fair_share(void **state)
 {
 	FIXTURE_NEEDED();
@@ -278,19 +278,56 @@ static void test_fair_share(void **state)
 	/* The refused are not charged: with the burst back, all begins again. */
 	set_ahead(0);
 	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 25);
-	/* By rank: who is refused at which eighth of the burst. */
-	set_ahead(30 * HOUR);
-	assert_int_equal(burst_of("192.0.2.1", 100, TG_ADMIT_PACED), 0);
-	fixture_prove("192.0.2.3", 32, 0);
-	set_ahead(85 * HOUR);
-	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
-	set_ahead(0);
-	assert_int_equal(burst_of("192.0.2.3", 2, TG_ADMIT_PACED), 2);
-	set_ahead(48 * HOUR);
-	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
-	set_ahead(35 * HOUR);
-	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 2);
-	assert_int_equal(burst_of("192.0.2.3", 100, TG_ADMIT_PACED), 0);
+}
+
+/* As if it had been given so many tenths of its share, of 10 s, ahead of time. */
+static void set_given(const char *address, int tenths)
+{
+	struct tg_source s = {.accepts = 1};
+	struct tg_prefix key = fixture_source(address, 32);
+
+	s.gate_tat_ns = fixture_now() + tenths * 1000000000LL;
+	fixture_write(BPF_MAP_sources, &key, &s);
+}
+
+/* Who had less may use more of the burst, also within the share: or those that happen to come first
+ * each time would take all. */
+static void test_ranks(void **state)
+{
+	static const struct {
+		int tenths; /* of its share that it is ahead before this one, with a burst of 4 */
+		unsigned sixteenths;
+		enum tg_verdict refused;
+	} rows[] = {
+		{-1000, 15, TG_DROP_RATE},
+		{-15, 15, TG_DROP_RATE},
+		{-5, 14, TG_DROP_RATE},
+		{5, 13, TG_DROP_RATE},
+		{15, 12, TG_DROP_RATE},
+		{25, 11, TG_DROP_RATE},
+		{28, 11, TG_DROP_RATE},
+		{35, 8, TG_DROP_SHARE},
+		{45, 8, TG_DROP_SHARE},
+		{55, 6, TG_DROP_SHARE},
+		{65, 6, TG_DROP_SHARE},
+		{75, 4, TG_DROP_SHARE},
+	};
+
+	FIXTURE_NEEDED();
+	fair(HOUR, 160 * HOUR);
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		for (int beyond = 0; beyond < 2; beyond++) {
+			enum tg_verdict v = beyond ? rows[i].refused : TG_ADMIT_PACED;
+
+			set_given("192.0.2.1", rows[i].tenths);
+			set_ahead(10 * HOUR * rows[i].sixteenths - !beyond * HOUR);
+			if (burst_of("192.0.2.1", 1, v) != 1) {
+				print_error("%d tenths, %s\n", rows[i].tenths,
+					beyond ? "beyond" : "within");
+				fail();
+			}
+		}
+	}
 }
 
 /* What proven sources may use of the burst ends before what newcomers may, or nobody would be
@@ -306,16 +343,17 @@ static void test_neither_proven_ones_nor_newcomers_take_all(void **state)
 		fx->gate.new_interval_ns = reserve ? 2 * HOUR : 0;
 		fixture_gate();
 		set_ahead(0);
-		assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 87);
+		assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 81);
 		assert_int_equal(burst_of("192.0.2.1", 1000, TG_DROP_RATE), 1000);
 		assert_int_equal(burst_of("203.0.113.1", 8, TG_ADMIT_PACED), 8);
-		assert_int_equal(burst_of("203.0.113.2", 8, TG_ADMIT_PACED), 5);
+		assert_int_equal(burst_of("203.0.113.2", 8, TG_ADMIT_PACED), 8);
+		assert_int_equal(burst_of("203.0.113.3", 8, TG_ADMIT_PACED), 3);
 		assert_int_equal(burst_of("203.0.113.3", 8, TG_DROP_RATE), 8);
 	}
 	set_ahead(0);
 	assert_int_equal(burst_of("203.0.113.4", 1000, TG_ADMIT_PACED), 50);
 	assert_int_equal(burst_of("203.0.113.5", 1000, TG_DROP_NEWCOMER), 1000);
-	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 37);
+	assert_int_equal(burst_of("192.0.2.1", 1000, TG_ADMIT_PACED), 31);
 }
 
 /* Newcomers that try often leave half of their rate's burst to those that do not. */
@@ -486,6 +524,7 @@ int main(void)
 		fixture_test(test_newcomers_leave_the_reserve),
 		fixture_test(test_newcomers_share_the_whole_rate),
 		fixture_test(test_fair_share),
+		fixture_test(test_ranks),
 		fixture_test(test_neither_proven_ones_nor_newcomers_take_all),
 		fixture_test(test_newcomers_that_try_often),
 		fixture_test(test_the_share_of_many),

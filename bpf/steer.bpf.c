@@ -12,8 +12,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
-	/* Delays up to 2^17 ns, 131 us, are alike; above, each doubling is a step. */
-	DELAY_SHIFT = 17,
+	/* Delays up to 2^20 ns, 1 ms, are alike: such differences are chance, and would outweigh
+	 * the connections. Above, each doubling is a step. */
+	DELAY_SHIFT = 20,
 	/* What a sleeping worker had for a delay is history: a step less for each 2^24 ns, 17 ms.
 	 */
 	SLEEP_SHIFT = 24,

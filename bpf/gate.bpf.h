@@ -17,6 +17,7 @@
 #include "level.bpf.h"
 #include "maps.bpf.h"
 #include "parse.bpf.h"
+#include "proven.bpf.h"
 #include "sketch.bpf.h"
 
 enum {
@@ -48,11 +49,9 @@ struct gate_request {
 	struct tg_pace *pace;
 	struct admit_local *local;
 	const struct tg_gate *gate; /* NULL: stale */
-	struct tg_source *source;   /* NULL: not proven; looked up while paced */
-	__u64 source_tat_ns;
+	struct tg_share *source;    /* NULL: not proven; looked up while paced */
 	__u64 now;
-	struct tg_prefix key; /* tier 0 */
-	bool exempt;          /* from per-source limits */
+	bool exempt; /* from per-source limits */
 	bool paced;
 	struct sketch_answer seen; /* count 0: nobody looked */
 	/* Of gate_pace. */
@@ -103,15 +102,6 @@ static __always_inline void gate_count_syn(struct tg_pace *p, struct admit_local
 	}
 }
 
-/* Before anything else needs memory, and its clock at once: so the CPU fetches the entry's key, its
- * value and the sketch's block side by side, and not one after the other. */
-static __always_inline void gate_find_source(struct gate_request *r)
-{
-	r->source = bpf_map_lookup_elem(&sources, &r->key);
-	if (r->source)
-		r->source_tat_ns = *(volatile __u64 *)&r->source->gate_tat_ns;
-}
-
 /* settings, pace, local, now and exempt are set. */
 static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
 {
@@ -122,13 +112,14 @@ static __always_inline void gate_begin(struct gate_request *r, const struct syn 
 	if (!len)
 		len = syn->family ? GATE_LEN_V6 : GATE_LEN_V4;
 	__u64 prefix = gate_mask(syn->prefix, len);
-	gate_key(&r->key, syn, prefix, len);
 	/* The coarse clock may be behind the governor's. */
 	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
 		r->gate = g;
 	r->paced = r->gate && g->state == TG_GATE_PACED && g->interval_ns;
+	/* Here, so that the CPU fetches its line and the sketch's block from memory side by side.
+	 */
 	if (r->paced && !r->exempt)
-		gate_find_source(r);
+		r->source = proven_find(s, prefix, len, syn->family ? 6 : 4);
 	if (r->exempt || !(s->flood_limit || (r->paced && s->flags & TG_SET_FAIR)))
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
@@ -247,7 +238,7 @@ static __always_inline enum gate_rank gate_rank_within(__s64 ahead, __u64 share,
 static __always_inline void gate_rank_source(struct gate_request *r)
 {
 	__u64 share = gate_source_share(r), burst = gate_share_burst(r, share);
-	__u64 tat = r->source_tat_ns, ahead = gcra_base(tat, r->now) + share - r->now;
+	__u64 tat = r->source->tat_ns, ahead = gcra_base(tat, r->now) + share - r->now;
 
 	r->share = share;
 	if (!share)
@@ -294,8 +285,8 @@ static __always_inline void gate_charge(struct gate_request *r, bool unproven)
 		gcra_advance(&r->pace->new_tat_ns, r->now, interval,
 			gcra_burst(r->gate->burst_ns, interval));
 	if (r->source && r->share)
-		gcra_advance(&r->source->gate_tat_ns, r->now, r->share,
-			2 * gate_share_burst(r, r->share));
+		gcra_advance(
+			&r->source->tat_ns, r->now, r->share, 2 * gate_share_burst(r, r->share));
 }
 
 static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const struct syn *syn)

@@ -10,6 +10,7 @@
 #include "octave.bpf.h"
 #include "open.bpf.h"
 #include "penalty.bpf.h"
+#include "proven.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -189,6 +190,20 @@ static __always_inline bool account(const struct event *e, struct tg_source *src
 	return gcra_take(&src->churn_tat_ns, e->now, interval, burst, burst) == GCRA_OVER;
 }
 
+/* A global function, for the verifier. */
+__noinline int prove(const struct tg_prefix *key, __u32 weight)
+{
+	__u32 zero = 0;
+	const struct tg_settings *s = bpf_map_lookup_elem(&settings, &zero);
+
+	if (!key || !s)
+		return 0;
+	const __u32 *w = (const __u32 *)key->addr;
+	__u64 bits = (__u64)bpf_ntohl(w[0]) << 32 | bpf_ntohl(w[1]);
+	proven_put(s, bits, key->len, key->family, weight);
+	return 0;
+}
+
 static __always_inline enum open_result count_open(
 	const struct event *e, const struct tg_pace *p, struct open_change *c, bool apart)
 {
@@ -237,6 +252,8 @@ __noinline int count_in_tier(const struct event *from, __u32 tier)
 		return 0;
 	prefix_of(&e, len, &c.key);
 	weigh(&e, s, tier, len, &w);
+	if (!tier && e.establish)
+		prove(&c.key, w.weight);
 	enum open_result counted = count_open(&e, p, &c, w.apart);
 	if (!tier && !e.establish && counted == OPEN_ABSENT)
 		verdict_count(TG_TRACK_CLOSED_UNKNOWN, false);

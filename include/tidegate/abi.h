@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define TG_ABI_VERSION 1
+#define TG_ABI_VERSION 2
 
 enum {
 	TG_WORKERS_MAX = 64, /* entries of worker_load and picks */
@@ -28,6 +28,8 @@ enum {
 	/* Lifetimes of connections, in octaves of milliseconds: bucket 0 is below 1 ms, bucket n
 	 * from 2^(n-1) up to 2^n, the last without end (from 13 months on). */
 	TG_LIFETIME_BUCKETS = 37,
+
+	TG_PROVEN_WAYS = 4, /* prefixes of an entry of `proven` */
 
 	TG_SKETCH_ROWS = 2, /* hash functions */
 	TG_SKETCH_COLS = 8, /* cells of a row in one block */
@@ -112,8 +114,11 @@ struct tg_settings {
 
 	/* steer */
 	__u64 hang_ns; /* an awake worker whose heartbeat is older hangs: 20 ms */
+
+	/* Of tg_proven_hash: made with the maps and kept as long, known to nobody outside. */
+	__u64 proven_seed;
 };
-_Static_assert(sizeof(struct tg_settings) == 56 + 24 * TG_FAMILIES * TG_TIERS + 32, "no padding");
+_Static_assert(sizeof(struct tg_settings) == 56 + 24 * TG_FAMILIES * TG_TIERS + 40, "no padding");
 
 /* Map `ports`, array[TG_PORT_WORDS], index = port / 32, bit = port % 32: which ports are the
  * gateway's. Keeper; admit, track, steer. */
@@ -293,11 +298,48 @@ _Static_assert(sizeof(struct tg_worker_picks) == 64, "one cache line per worker"
 
 /* ---- sources ---- */
 
+/* The finaliser of splitmix64: every bit of the result depends on every bit of x. */
+static inline __u64 tg_mix(__u64 x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+/* A proven prefix, and its share while the gate paces. */
+struct tg_share {
+	__u32 tag;    /* upper half of its tg_proven_hash(), never 0; 0: free */
+	__u32 weight; /* as in tg_weight */
+	__u64 tat_ns; /* admit */
+};
+
+/* Map `proven`, array, a power of two of entries, index = the low bits of tg_proven_hash(): the
+ * prefixes of tier 0 that are proven, for admit, which asks at every SYN. A hash map has it wait
+ * for memory three times one after the other, an entry here is one cache line. track puts a prefix
+ * there once a connection from it is ESTABLISHED, and nobody else does; where all are taken, the
+ * one that was admitted least lately while the gate paced has to prove itself again, and of two
+ * that come at once, one may. Written without atomics. */
+struct tg_proven {
+	struct tg_share share[TG_PROVEN_WAYS];
+};
+_Static_assert(sizeof(struct tg_proven) == 64, "one cache line");
+
+/* bits: the prefix's address as a number, its first bit the highest of 64; family: 4 or 6. */
+static inline __u64 tg_proven_hash(__u64 seed, __u64 bits, __u32 len, __u32 family)
+{
+	return tg_mix((bits + len + (family << 8)) ^ seed);
+}
+
+static inline __u32 tg_proven_tag(__u64 hash)
+{
+	return (__u32)(hash >> 32) | 1;
+}
+
 /* Map `sources`, LRU hash, key struct tg_prefix. track, which makes an entry once a connection from
- * the prefix is ESTABLISHED, and nobody else does: an entry says that the prefix is proven. admit
- * keeps its share in it; governor and tools read. */
+ * the prefix is ESTABLISHED, and nobody else does; governor and tools read. */
 struct tg_source {
-	__u64 gate_tat_ns;  /* admit: its fair share while the gate paces */
 	__u64 churn_tat_ns; /* track: establishes + closes */
 	__u64 accepts;
 	__u64 closes;
@@ -306,6 +348,7 @@ struct tg_source {
 	__u64 last_ns; /* establish or close */
 	__u32 weight;  /* as in tg_weight */
 	__u32 zero;
+	__u64 line;
 };
 _Static_assert(sizeof(struct tg_source) == 64, "one cache line");
 

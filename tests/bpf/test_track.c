@@ -112,6 +112,9 @@ static void test_mapped(void **state)
 	assert_int_equal(kernel_open(k, "10.7.1.1/32"), 1);
 	assert_int_equal(kernel_open(k, "10.7.1.0/24"), 1);
 	assert_int_equal(kernel_entries(k, BPF_MAP_sources), 2);
+	assert_int_equal(kernel_proven(k, "10.7.1.1/32"), 1);
+	assert_int_equal(kernel_proven(k, "10.7.1.2/32"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "10.7.1.0/24"), -ENOENT);
 	close(listener);
 	stop(k);
 }
@@ -323,6 +326,11 @@ static void test_spoofed(void **state)
 	assert_int_equal(kernel_entries(k, BPF_MAP_sources), 3 + 3);
 	assert_int_equal(kernel_entries(k, BPF_MAP_open), 3 + 3);
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 0);
+	assert_int_equal(kernel_proven(k, "10.7.0.2/32"), 1);
+	assert_int_equal(kernel_proven(k, "fd07::/64"), 1);
+	assert_int_equal(kernel_proven(k, "198.18.0.1/32"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "2001:db8:1::/64"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "198.19.0.1/32"), -ENOENT);
 	close(sender.fd);
 	close(listener);
 	close(listener6);

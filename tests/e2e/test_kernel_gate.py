@@ -35,6 +35,13 @@ routes:
 PINS = "/sys/fs/bpf/tidegate"
 
 
+def abi():
+    """What this build says."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(here, "../../include/tidegate/abi.h")) as f:
+        return int(re.search(r"^#define TG_ABI_VERSION (\d+)$", f.read(), re.M)[1])
+
+
 def bpftool(*args):
     r = subprocess.run(["bpftool", "--json", *args], capture_output=True, text=True)
     if r.returncode:
@@ -74,6 +81,12 @@ class KernelGate(support.Case):
 
     def verdict(self, program, reason):
         return self.gw.metric("tidegate_verdicts_total", program=program, reason=reason)
+
+    def pin(self, name):
+        return os.path.join(PINS, self.instance, name).rstrip("/")
+
+    def meta(self):
+        return bpftool("map", "lookup", "pinned", self.pin("meta"), "key", "0", "0", "0", "0")
 
     def attached(self):
         r = subprocess.run(["ip", "-n", self.ns.gateway, "-j", "-d", "link", "show", self.ns.interface],
@@ -174,8 +187,7 @@ class KernelGate(support.Case):
         self.gw.kill()
         self.gw.wait()
         self.assertTrue(self.attached())
-        self.assertEqual(bpftool("map", "lookup", "pinned", "%s/%s/meta" % (PINS, self.instance), "key", "0", "0", "0",
-                                 "0")["formatted"]["value"]["abi"], 1)
+        self.assertEqual(self.meta()["formatted"]["value"]["abi"], abi())
         wait_for(lambda: not os.path.exists("/proc/%d/fd" % (self.gw.gateway_pid or 0)) if self.gw.p.poll() is None
                  else True)
         self.start()
@@ -183,6 +195,29 @@ class KernelGate(support.Case):
         self.assertEqual([e["prefix"] for e in self.ctl("deny")], [bad + "/32"])
         got = self.try_from(bad, good)
         self.assertEqual((got[bad]["ok"], got[good]["ok"]), (0, 1))
+
+    def test_another_abi_takes_over(self):
+        """As if the former start had been of the next version, then of the one before: the lists hold all the while, in maps
+        that are made anew."""
+        bad, good = self.ns.address(20), self.ns.address(21)
+        self.ctl("deny", "add", bad)
+        for version in (abi() + 1, abi() - 1):
+            self.gw.kill()
+            self.gw.wait()
+            meta = self.meta()["value"]
+            meta[:4] = ["0x%02x" % b for b in version.to_bytes(4, "little")]
+            subprocess.run(["bpftool", "map", "update", "pinned", self.pin("meta"), "key", "0", "0", "0", "0", "value", *meta],
+                           check=True)
+            self.assertEqual(self.meta()["formatted"]["value"]["abi"], version)
+            got = self.try_from(bad, good)
+            self.assertEqual((got[bad]["silent"], got[good]["refused"]), (1, 1))  # dropped; let in, but nobody listens
+            self.start()
+            self.assertEqual(self.meta()["formatted"]["value"]["abi"], abi())
+            self.assertEqual([e["prefix"] for e in self.ctl("deny")], [bad + "/32"])
+            got = self.try_from(bad, good)
+            self.assertEqual((got[bad]["silent"], got[good]["ok"]), (1, 1))
+            self.assertTrue(self.ctl("why", good)["proven"])
+            self.assertFalse(os.path.exists(self.pin("") + "_new"))
 
     def test_a_gateway_that_dies_is_replaced_behind_the_gate(self):
         a = self.ns.address(11)
@@ -239,7 +274,7 @@ class KernelGate(support.Case):
 class KernelGateReset(KernelGate):
     refuse = "reset"
 
-    test_inspecting = test_detach = test_outlives_a_crash = test_churn = test_rate = test_shut = None
+    test_another_abi_takes_over = test_inspecting = test_detach = test_outlives_a_crash = test_churn = test_rate = test_shut = None
     test_a_clean_stop_leaves_nothing = test_a_gateway_that_dies_is_replaced_behind_the_gate = None
     test_concurrency = test_native_and_let_in = test_delays = None
 

@@ -24,6 +24,7 @@ enum {
 void bpf_settings_init(struct tg_settings *s);
 /* -EINVAL: a field out of its range (see abi.h); -EOPNOTSUPP: SYN cookies, which admit does not
  * answer; nothing was written. */
+/* All but proven_seed, which is the maps'. */
 int bpf_settings_write(int settings_fd, const struct tg_settings *s);
 
 /* ---- the gateway's addresses ---- */

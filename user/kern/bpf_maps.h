@@ -33,6 +33,7 @@ struct bpf_object;
 	X(picks)                                                                                   \
 	X(penalty)                                                                                 \
 	X(penalty_filter)                                                                          \
+	X(proven)                                                                                  \
 	X(sources)                                                                                 \
 	X(open)                                                                                    \
 	X(lifetime)                                                                                \

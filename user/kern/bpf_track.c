@@ -69,6 +69,7 @@ static int load(struct bpf_track *t, const struct bpf_track_opts *o, const char 
 		return fail(ret_step, "opening the program", -errno);
 	t->skel->rodata->track_number = t->number;
 	t->skel->rodata->sample_mask = sample - 1;
+	t->skel->rodata->proven_mask = bpf_maps_entries(t->maps, BPF_MAP_proven) - 1;
 	t->skel->rodata->filter_entries = bpf_maps_entries(t->maps, BPF_MAP_penalty_filter);
 	rc = bpf_maps_reuse(t->maps, t->skel->obj);
 	if (rc)

@@ -12,6 +12,7 @@
 
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
+#include "kern/bpf_proven.h"
 #include "ops/gate_options.h"
 
 struct look {
@@ -187,7 +188,7 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 {
 	struct tg_lpm_key key;
 	struct tg_prefix narrow;
-	struct tg_source source;
+	struct bpf_proven_place place;
 	struct tg_weight weight;
 	struct tg_open open;
 	struct look l;
@@ -199,7 +200,8 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 	*ret = (struct why_info){.admitted = true};
 	gate_key(addr, 128, &key);
 	bpf_source_key(key.addr, l.settings.tier[family][0].len, &narrow);
-	ret->proven = !bpf_map_lookup_elem(l.k->fd[BPF_MAP_sources], &narrow, &source);
+	ret->proven =
+		!bpf_proven_find(l.k->fd[BPF_MAP_proven], l.settings.proven_seed, &narrow, &place);
 	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_open], &narrow, &open) && open.connections > 0)
 		ret->open = (uint32_t)open.connections;
 	ret->exempt = (l.settings.flags & TG_SET_EXEMPT_LOOPBACK) &&

@@ -239,9 +239,10 @@ struct conn_ops {
 	void (*gone)(struct conn *c);
 };
 
-/* Counters of one route in one worker: plain stores by the worker, read by anyone. */
+/* What one route has in one worker: plain stores by the worker, read by anyone. */
 struct conn_route_stats {
 	uint64_t dropped[OUT_POLICIES]; /* messages that an out queue had no room for, by policy */
+	uint64_t sessions;              /* open now */
 };
 
 /* Everything the net layer keeps per worker. */

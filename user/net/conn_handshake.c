@@ -117,6 +117,7 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	n->stats->handshaking--;
 	n->stats->handshakes++;
 	n->stats->sessions++;
+	n->route_stats[c->route].sessions++;
 	n->stats->sessions_opened++;
 	c->last_message_ms = n->w->now_ms;
 	conn_served(c);

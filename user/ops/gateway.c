@@ -221,9 +221,13 @@ static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
 
 	*ret = (struct admin_route){
 		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
-	for (unsigned i = 0; i < g->n_workers; i++)
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		const struct conn_route_stats *s = &g->workers[i].net.route_stats[route];
+
+		ret->sessions[i] = s->sessions;
 		for (unsigned p = 0; p < OUT_POLICIES; p++)
-			ret->stats.dropped[p] += g->workers[i].net.route_stats[route].dropped[p];
+			ret->dropped[p] += s->dropped[p];
+	}
 }
 
 /* The keeper orders the drain: it has listeners of its own to close, and must not start another

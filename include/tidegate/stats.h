@@ -64,7 +64,13 @@
 	X(hub_delivered, "hub_delivered_total", "messages",                                        \
 		"Publications queued to sessions: one for each that hears it")                     \
 	X(hub_lost, "hub_lost_total", "messages",                                                  \
-		"Publications that did not reach a worker or a session for want of memory")
+		"Publications that did not reach a worker or a session for want of memory")        \
+	X(access_lines, "access_log_lines_total", "lines",                                         \
+		"Lines of the access log given to its writer")                                     \
+	X(access_dropped, "access_log_dropped_total", "lines",                                     \
+		"Lines of the access log dropped since its queue was full")                        \
+	X(access_failed, "access_log_failed_total", "lines",                                       \
+		"Lines of the access log that could not be written")
 
 /* Per worker, gauges. */
 #define TG_GAUGES(X)                                                                               \

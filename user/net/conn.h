@@ -256,8 +256,10 @@ struct net {
 	struct conn *flush_head, **flush_tail;
 	struct conn_aux *blocked; /* connections whose socket takes nothing now */
 	struct conn_route_stats *route_stats;
-	uint32_t shed_looked_ms; /* net/shed.c, … */
-	bool shed_above_share;   /* … likewise */
+	void (*ended)(struct conn *c);              /* net/account.h; NULL: nobody asks */
+	struct account *accounts[WORKER_RINGS_MAX]; /* net/account.c: by slot; NULL: none yet */
+	uint32_t shed_looked_ms;                    /* net/shed.c, … */
+	bool shed_above_share;                      /* … likewise */
 	struct conn *inflight[WORKER_RINGS_MAX];
 	struct conn_gather *gather;
 	unsigned gather_used;

@@ -235,7 +235,8 @@ bool conn_admit(struct conn *c, unsigned flags)
 	struct net *n = net_self;
 	struct admission_result r;
 
-	if (!n->admission || (n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
+	if (!n->admission ||
+		(n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
 		return true;
 	r = admission_judge(n->admission, n->lists, n->stats, &c->peer, flags, n->w->now_ns);
 	c->run.flags = r.ticket;
@@ -355,8 +356,9 @@ void conn_try_free(struct conn *c)
 	struct ring *r = conn_ring(c);
 
 	if (c->armed || (c->flags & (CONN_DIRTY | CONN_STARVED)) || c->run.queued)
-		return;                          /* whoever holds it comes back here */
-	assert(c->close_reason < CLOSE_REASONS); /* whoever ended it said why */
+		return; /* whoever holds it comes back here */
+	/* Whoever ended it said why. */
+	assert(c->close_reason < CLOSE_REASONS);
 	account_end(c);
 	conn_out_drop(c);
 	forget_app(c);

@@ -121,8 +121,8 @@ static bool make_room(struct conn *c, uint64_t key, uint64_t len)
 	/* One that will never fit must not cost those that do. */
 	if (l->out_policy != OUT_DROP_NEWEST && len <= cap && !within_cap(c, len))
 		dropped(c, l->out_policy,
-			outq_drop_oldest(
-				bufs, &c->out, c->out_bytes, cap - len, l->out_queue_messages - 1));
+			outq_drop_oldest(bufs, &c->out, c->out_bytes, cap - len,
+				l->out_queue_messages - 1));
 	if (within_cap(c, len))
 		return true;
 	count_drop(c, l->out_policy, 1);

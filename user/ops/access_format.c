@@ -59,6 +59,8 @@ static json_t *positive(uint64_t n)
 
 static const char *handshake(const struct access_record *r)
 {
+	if (r->reason == CLOSE_HEALTH)
+		return "none";
 	if (r->opened)
 		return "completed";
 	return r->status ? "refused" : "incomplete";

@@ -56,18 +56,19 @@ void access_log_put(struct access_log *a, unsigned worker, const struct access_r
 	atomic_store_explicit(&ring->put, at + 1, memory_order_release);
 }
 
-/* Waits until the descriptor takes something, or the end has come. A file always does. */
+/* Waits until the descriptor takes something, or the end has come. A file always takes. */
 static int wait_writable(const struct access_log *a)
 {
 	for (;;) {
 		struct pollfd p = {.fd = a->fd, .events = POLLOUT};
-		int n = poll(&p, 1, ACCESS_LOG_TICK_MS);
+		bool late = atomic_load(&a->ending) && now_ns() > a->give_up_ns;
+		int n = poll(&p, 1, late ? 0 : ACCESS_LOG_TICK_MS);
 
 		if (n > 0)
 			return 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		if (atomic_load(&a->ending) && now_ns() > a->give_up_ns)
+		if (late)
 			return -ETIMEDOUT;
 	}
 }

@@ -392,6 +392,13 @@ static bool supervise(struct gateway *g, int channel)
 	return !orphan;
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
 static void destroy(struct gateway *g, struct handover *h)
 {
 	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
@@ -407,8 +414,7 @@ static void destroy(struct gateway *g, struct handover *h)
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
 	access_log_destroy(g->access);
-	if (h->access_log >= 0)
-		close(h->access_log);
+	close_fd(&h->access_log);
 	gateway_gate_fini(g);
 	gateway_kernel_fini(&g->kernel);
 	if (h->keys >= 0)
@@ -531,6 +537,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	if (!err)
 		err = gateway_workers_create(
 			&g, h.fds, h.n_workers, cfg->access_stderr ? STDERR_FILENO : h.access_log);
+	close_fd(&h.access_log); /* after a rotation nothing may keep the old file */
 	if (!err)
 		err = gateway_gate_start(&g);
 	if (err) {

@@ -134,6 +134,9 @@ install: all
 	install -m 644 $(B)/libtidegate-link.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/libtidegate-link.so $(DESTDIR)$(PREFIX)/lib
 	install -m 644 include/tidegate/link.h include/tidegate/raw.h $(DESTDIR)$(PREFIX)/include/tidegate
+	install -d $(DESTDIR)$(PREFIX)/share/tidegate/grafana $(DESTDIR)$(PREFIX)/share/tidegate/prometheus
+	install -m 644 tools/packaging/grafana/tidegate.json $(DESTDIR)$(PREFIX)/share/tidegate/grafana
+	install -m 644 tools/packaging/prometheus/tidegate.rules.yml $(DESTDIR)$(PREFIX)/share/tidegate/prometheus
 endif
 
 deps $(DEPS)/.done:

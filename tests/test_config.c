@@ -77,6 +77,11 @@ static void test_defaults_top(void **state)
 	assert_false(c->log_json);
 	assert_int_equal(c->log_interval_ms, 10000);
 	assert_int_equal(c->log_rate, 10);
+	assert_null(c->access_file);
+	assert_false(c->access_stderr);
+	assert_int_equal(c->access_sample_percent, 100);
+	assert_true(c->access_failures_always);
+	assert_int_equal(c->access_queue, 4096);
 	assert_string_equal(c->admin.text, "127.0.0.1:9180");
 	assert_false(c->admin_off);
 	assert_int_equal(c->handshake_timeout_ms, 10000);
@@ -166,7 +171,8 @@ static const char everything[] =
 	"  - {name: b, endpoints: [unix:/x, tcp://127.0.0.1:9], balance: \"hash:X-User\",\n"
 	"     failover: close, buffer: 0, session_window: 4KiB, link_window: 4KiB,\n"
 	"     ping_interval: 10ms, ping_timeout: 10ms, connect_timeout: 10ms, open_timeout: 10ms,\n"
-	"     reconnect: {min: 10ms, max: 10ms}}\n";
+	"     reconnect: {min: 10ms, max: 10ms}}\n"
+	"access_log: {file: /x/access.log, sample_percent: 7, failures: sampled, queue: 2}\n";
 
 static void test_given_top(void **state)
 {
@@ -188,6 +194,11 @@ static void test_given_top(void **state)
 	assert_true(c->log_json);
 	assert_int_equal(c->log_interval_ms, 1000);
 	assert_int_equal(c->log_rate, 0);
+	assert_string_equal(c->access_file, "/x/access.log");
+	assert_false(c->access_stderr);
+	assert_int_equal(c->access_sample_percent, 7);
+	assert_false(c->access_failures_always);
+	assert_int_equal(c->access_queue, 2);
 	assert_true(c->admin_off);
 	assert_int_equal(c->admin.addr_len, 0);
 	assert_string_equal(c->admin_socket, "/tmp/x.sock");

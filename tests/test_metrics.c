@@ -131,18 +131,56 @@ static void test_every_listed_counter(void **state)
 	for (unsigned w = 0; w < 3; w++) {
 		char label[8];
 		snprintf(label, sizeof(label), "%u", w);
-#define X(field, name, ...)                                                                        \
-	assert_int_equal(VALUE(&p, "tidegate_" name, 1, "worker", label), workers[w].field);
+#define X(field, name, unit, ...)                                                                  \
+	assert_true(value(&p, "tidegate_" name, 1, "worker", label) ==                             \
+		    (double)workers[w].field / (strcmp(unit, "ns") ? 1 : 1e9));
 		TG_COUNTERS(X)
 		TG_GAUGES(X)
 #undef X
-		assert_int_equal(VALUE(&p, "tidegate_connections", 2, "worker", label, "kind",
-					 "handshaking"),
-			workers[w].handshaking);
-		assert_int_equal(
-			VALUE(&p, "tidegate_connections", 2, "worker", label, "kind", "session"),
-			workers[w].sessions);
 	}
+	prom_free(&p);
+}
+
+/* Two routes of one path are one series; what their sessions' out queues dropped is told by policy.
+ */
+static void test_routes(void **state)
+{
+	struct admin_route routes[] = {
+		{.path = "/a", .policy = OUT_CONFLATE, .sessions = {1, 2, 3}},
+		{.path = "/b\"", .policy = OUT_DISCONNECT, .sessions = {10, 20, 30}},
+		{.path = "/a", .policy = OUT_CONFLATE, .sessions = {100, 200, 300}},
+	};
+	struct metrics_input in = input();
+	struct prom p;
+
+	in.routes = routes;
+	in.n_routes = 3;
+	routes[0].dropped[OUT_CONFLATE] = 5;
+	routes[1].dropped[OUT_DISCONNECT] = 7;
+	routes[2].dropped[OUT_CONFLATE] = 11;
+	workers[1].connections = 1000;
+	workers[1].handshaking = 30;
+	workers[1].sessions = 222;
+	/* As when they are read in the middle of an accept. */
+	workers[2].connections = 10;
+	workers[2].handshaking = 30;
+	workers[2].sessions = 333;
+	render(&in, &p);
+#define CONNECTIONS(worker, route, kind)                                                           \
+	VALUE(&p, "tidegate_connections", 3, "worker", worker, "route", route, "kind", kind)
+	assert_int_equal(CONNECTIONS("0", "/a", "session"), 101);
+	assert_int_equal(CONNECTIONS("2", "/a", "session"), 303);
+	assert_int_equal(CONNECTIONS("1", "/b\"", "session"), 20);
+	assert_int_equal(CONNECTIONS("1", "", "handshaking"), 30);
+	assert_int_equal(CONNECTIONS("1", "", "closing"), 1000 - 30 - 222);
+	assert_int_equal(CONNECTIONS("2", "", "closing"), 0);
+#undef CONNECTIONS
+	assert_int_equal(
+		VALUE(&p, "tidegate_out_dropped_total", 2, "policy", "conflate", "route", "/a"),
+		16);
+	assert_int_equal(
+		VALUE(&p, "tidegate_out_dropped_total", 2, "policy", "disconnect", "route", "/b\""),
+		7);
 	prom_free(&p);
 }
 
@@ -408,6 +446,7 @@ int main(void)
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_parser_is_strict),
 		cmocka_unit_test_setup(test_every_listed_counter, setup),
+		cmocka_unit_test_setup(test_routes, setup),
 		cmocka_unit_test_setup(test_sums_over_workers, setup),
 		cmocka_unit_test_setup(test_histograms, setup),
 		cmocka_unit_test_setup(test_histogram_torn_copy, setup),

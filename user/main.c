@@ -247,6 +247,7 @@ static int run(struct config *c)
 				.admin_tcp = c->admin.addr,
 				.admin_tcp_len = c->admin_off ? 0 : c->admin.addr_len,
 				.admin_unix = c->admin_socket,
+				.access_log = c->access_stderr ? NULL : c->access_file,
 			},
 		.secrets = {.files = secrets, .n = n_secrets, .check = check_secret},
 		.gate = gate_wanted(c) ? &gate : NULL,

@@ -278,7 +278,8 @@ class Metrics(AdminCase):
                      "tidegate_forced_yields_total", "process_resident_memory_bytes"):
             self.assertIn(name, out)
         self.assertEqual(out["tidegate_connections"].keys(),
-                         {'worker="%d",kind="%s"' % (w, k) for w in (0, 1) for k in ("handshaking", "session")})
+                         {'worker="%d",route="%s",kind="%s"' % (w, r, k) for w in (0, 1) for r, k in
+                          (("", "handshaking"), ("", "closing"), *((path, "session") for path in ("/echo", "/chat/*")))})
         self.assertGreater(out["process_resident_memory_bytes"][""], 1 << 20)
 
     def move(self, name, action, by=1, **labels):

@@ -4,6 +4,8 @@
 # Debian 12 ships liburing 2.3, which lacks the socket commands and buffer-ring helpers; Debian 13's 2.9 depends only on
 # libc6 >= 2.4. It is fetched through a private apt configuration under BUILD_DIR (the system's sources stay untouched)
 # and unpacked, not installed; the build links it statically.
+#
+# Prometheus is a service: installed, it would start. The tests want its two programs only, which are unpacked likewise.
 set -eu
 build=$1
 dest=$build/deps
@@ -69,6 +71,24 @@ fetch_liburing() {
 if [ ! -e "$dest/liburing/usr/include/liburing.h" ]; then
 	echo "deps: fetching liburing 2.9"
 	fetch_liburing
+fi
+
+fetch_prometheus() {
+	apt=$build/apt
+	rm -rf "$apt" "$dest/prometheus"
+	mkdir -p "$apt" "$dest/prometheus"
+	(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus) || {
+		as_root apt-get update -qq
+		(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus)
+	}
+	dpkg --fsys-tarfile "$apt"/prometheus_*.deb | tar -x -C "$dest/prometheus" --strip-components=3 \
+		./usr/bin/prometheus ./usr/bin/promtool
+	rm -rf "$apt"
+}
+
+if [ ! -x "$dest/prometheus/promtool" ]; then
+	echo "deps: fetching prometheus"
+	fetch_prometheus
 fi
 
 # liburing.h asks for BLOCK_URING_CMD_DISCARD, which Debian 12's kernel headers (6.1) do not have.

@@ -239,9 +239,10 @@ struct conn_ops {
 	void (*gone)(struct conn *c);
 };
 
-/* Counters of one route in one worker: plain stores by the worker, read by anyone. */
+/* What one route has in one worker: plain stores by the worker, read by anyone. */
 struct conn_route_stats {
 	uint64_t dropped[OUT_POLICIES]; /* messages that an out queue had no room for, by policy */
+	uint64_t sessions;              /* open now */
 };
 
 /* Everything the net layer keeps per worker. */
@@ -255,8 +256,10 @@ struct net {
 	struct conn *flush_head, **flush_tail;
 	struct conn_aux *blocked; /* connections whose socket takes nothing now */
 	struct conn_route_stats *route_stats;
-	uint32_t shed_looked_ms; /* net/shed.c, … */
-	bool shed_above_share;   /* … likewise */
+	void (*ended)(struct conn *c);              /* net/account.h; NULL: nobody asks */
+	struct account *accounts[WORKER_RINGS_MAX]; /* net/account.c: by slot; NULL: none yet */
+	uint32_t shed_looked_ms;                    /* net/shed.c, … */
+	bool shed_above_share;                      /* … likewise */
 	struct conn *inflight[WORKER_RINGS_MAX];
 	struct conn_gather *gather;
 	unsigned gather_used;

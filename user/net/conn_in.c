@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <string.h>
 
+#include "net/account.h"
+
 static void prep_recv(struct conn *c, bool expect_more, bool multishot)
 {
 	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
@@ -148,11 +150,14 @@ static void limit_greed(struct conn *c)
 static void received(struct conn *c, uint16_t bid, uint32_t len)
 {
 	struct net *n = conn_net(c);
+	struct account *a = account_of(c);
 
 	in_push(c, bid, len);
 	c->last_rx_ms = n->w->now_ms;
 	c->pings_unanswered = 0;
 	n->stats->bytes_in += len;
+	if (a)
+		a->bytes_in += len;
 	limit_greed(c);
 	worker_push(n->w, &c->run, class_of(c));
 }
@@ -341,6 +346,16 @@ static void stop_reading(struct conn *c)
 	c->flags |= CONN_CANCELLED;
 }
 
+/* How long it waited for this turn, as the worker counts it. */
+static void note_delay(const struct worker *w, const struct conn *c)
+{
+	struct account *a = account_of(c);
+	uint32_t us = worker_now_us(w) - c->run.since_us;
+
+	if (a && us <= INT32_MAX && us > a->run_delay_max_us)
+		a->run_delay_max_us = us;
+}
+
 void conn_run(struct worker *w, struct runq_item *it)
 {
 	struct conn *c = conn_of_run(it);
@@ -357,6 +372,7 @@ void conn_run(struct worker *w, struct runq_item *it)
 		discard(c);
 		return;
 	}
+	note_delay(w, c);
 	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
 	n->turn_frames = 0;
 	more = c->flags & CONN_VERDICT ? conn_hello_again(c) : CONN_MORE_INPUT;

@@ -43,11 +43,13 @@ struct kick_query {
 	char reason[124];
 };
 
-/* One route: its path, and what its sessions' out queues have dropped, over all workers. */
+/* One route: its path, what its sessions' out queues have dropped, over all workers, and its open
+ * sessions by worker. */
 struct admin_route {
 	const char *path; /* several routes may have the same */
 	enum out_policy policy;
-	struct conn_route_stats stats;
+	uint64_t dropped[OUT_POLICIES];
+	uint64_t sessions[STATS_WORKERS_MAX];
 };
 
 struct topics_query {

@@ -202,6 +202,13 @@ struct config {
 
 	struct config_address admin; /* admin.listen, 127.0.0.1:9180; "" none */
 	bool admin_off;
+	/* access_log.file: "" is none, "stderr", or a path */
+	bool access_stderr;
+	char *access_file;              /* NULL: none */
+	unsigned access_sample_percent; /* access_log.sample_percent, 100: of ordinary ends */
+	bool access_failures_always;    /* access_log.failures: always | sampled */
+	unsigned access_queue; /* access_log.queue, 4096 records a worker; a power of two */
+
 	char *admin_socket; /* admin.socket, /run/tidegate/<instance>/admin.sock (without root
 			       $XDG_RUNTIME_DIR or /tmp/tidegate-<uid>) */
 

@@ -59,6 +59,10 @@ enum config_rule_flags {
 	X(log, interval, log_interval_ms, MS, 0, "10s", 100, CONFIG_HOUR)                          \
 	X(log, rate, log_rate, NUMBER, 0, "10", 0, 1000000)
 
+#define CONFIG_KEYS_ACCESS_LOG(X)                                                                  \
+	X(access_log, sample_percent, access_sample_percent, NUMBER, 0, "100", 0, 100)             \
+	X(access_log, queue, access_queue, NUMBER, POW2, "4096", 2, 1048576)
+
 #define CONFIG_KEYS_HANDSHAKE(X)                                                                   \
 	X(handshake, timeout, handshake_timeout_ms, MS, 0, "10s", 10, 600 * CONFIG_SEC)            \
 	X(handshake, head_size, handshake_head_bytes, BYTES, 0, "8KiB", 512, 64 * CONFIG_KIB)      \
@@ -164,6 +168,12 @@ struct config_raw_workers {
 struct config_raw_log {
 	CONFIG_KEYS_LOG(CONFIG_RAW_MEMBER_)
 	int *level, *format;
+};
+
+struct config_raw_access_log {
+	CONFIG_KEYS_ACCESS_LOG(CONFIG_RAW_MEMBER_)
+	char *file;
+	int *failures;
 };
 
 struct config_raw_admin {
@@ -278,6 +288,7 @@ struct config_raw {
 	char *instance, *user;
 	struct config_raw_workers workers;
 	struct config_raw_log log;
+	struct config_raw_access_log access_log;
 	struct config_raw_admin admin;
 	struct config_raw_handshake handshake;
 	struct config_raw_auth auth;

@@ -116,7 +116,7 @@ static int translate(struct gateway *g)
 /* What the keeper hands over before CHANNEL_GO. */
 struct handover {
 	int *maps; /* by enum bpf_shared_map; -1: none */
-	int admin_tcp, admin_unix, keys;
+	int admin_tcp, admin_unix, access_log, keys;
 	uid_t owner; /* of the admin socket: may use it besides root */
 	int *fds;    /* [worker * n_listeners + listener] */
 	unsigned n_workers, n_listeners;
@@ -179,6 +179,9 @@ static int receive_handover(int channel, struct handover *h)
 			h->admin_unix = fd;
 			h->owner = rec.index;
 			break;
+		case CHANNEL_ACCESS_LOG:
+			h->access_log = fd;
+			break;
 		case CHANNEL_KEYS:
 			if (h->keys >= 0)
 				close(h->keys);
@@ -221,9 +224,13 @@ static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
 
 	*ret = (struct admin_route){
 		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
-	for (unsigned i = 0; i < g->n_workers; i++)
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		const struct conn_route_stats *s = &g->workers[i].net.route_stats[route];
+
+		ret->sessions[i] = s->sessions;
 		for (unsigned p = 0; p < OUT_POLICIES; p++)
-			ret->stats.dropped[p] += g->workers[i].net.route_stats[route].dropped[p];
+			ret->dropped[p] += s->dropped[p];
+	}
 }
 
 /* The keeper orders the drain: it has listeners of its own to close, and must not start another
@@ -355,6 +362,10 @@ static bool supervise(struct gateway *g, int channel)
 
 			if (got > 0 && rec.kind == CHANNEL_KEYS && fd >= 0)
 				gateway_auth_reload(g, fd);
+			if (got > 0 && rec.kind == CHANNEL_ACCESS_LOG && fd >= 0 && g->access) {
+				access_log_reopen(g->access, fd);
+				fd = -1;
+			}
 			if (fd >= 0)
 				close(fd);
 			orphan = got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR);
@@ -381,6 +392,13 @@ static bool supervise(struct gateway *g, int channel)
 	return !orphan;
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
 static void destroy(struct gateway *g, struct handover *h)
 {
 	for (unsigned i = 0; i < g->n_workers && g->workers; i++)
@@ -395,6 +413,8 @@ static void destroy(struct gateway *g, struct handover *h)
 			close(h->fds[i]);
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
+	access_log_destroy(g->access);
+	close_fd(&h->access_log);
 	gateway_gate_fini(g);
 	gateway_kernel_fini(&g->kernel);
 	if (h->keys >= 0)
@@ -484,6 +504,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	struct handover h = {.maps = g.kernel.fd,
 		.admin_tcp = -1,
 		.admin_unix = -1,
+		.access_log = -1,
 		.keys = -1,
 		.n_listeners = cfg->n_listeners};
 	struct channel_record ready = {.kind = CHANNEL_READY};
@@ -514,7 +535,9 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	if (!err)
 		err = gateway_gate_init(&g, h.n_workers);
 	if (!err)
-		err = gateway_workers_create(&g, h.fds, h.n_workers);
+		err = gateway_workers_create(
+			&g, h.fds, h.n_workers, cfg->access_stderr ? STDERR_FILENO : h.access_log);
+	close_fd(&h.access_log); /* after a rotation nothing may keep the old file */
 	if (!err)
 		err = gateway_gate_start(&g);
 	if (err) {

@@ -7,6 +7,7 @@
 #include "core/job.h"
 #include "kern/bpf_maps.h"
 #include "net/listener.h"
+#include "ops/access_log.h"
 #include "ops/admin.h"
 #include "ops/config.h"
 
@@ -45,6 +46,7 @@ struct gateway_worker {
 	uint32_t drain_begin_ms;
 	struct job query_job;
 	struct query_task *queries; /* FIFO */
+	uint64_t access_rand;       /* gateway_access.c */
 	int ring_error_said;        /* main thread: the last ring_error that was logged */
 };
 
@@ -77,14 +79,22 @@ struct gateway {
 	struct hub_limits *hub_limits; /* by route */
 	struct exchange_peers peers;
 
+	struct access_log *access; /* NULL: none is written */
 	struct gateway_gate *gate; /* NULL: admission is off */
 	struct gateway_kernel kernel;
 	_Atomic bool draining;
 };
 
 /* gateway_worker.c: creates and starts the workers; fds[worker * listeners + listener] are their
- * listening sockets. What was created stays in g, also on failure. In the main thread. */
-int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
+ * listening sockets, access_fd is where the access log goes, or -1. What was created stays in g,
+ * also on failure. In the main thread. */
+int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers, int access_fd);
+
+/* gateway_access.c: the access log, when fd is one (it stays the caller's). Main thread, between
+ * the workers' counters and their threads. 0 or -errno. */
+int gateway_access_create(struct gateway *g, unsigned n_workers, int fd);
+/* A new worker's net begins to tell it. In the worker. */
+void gateway_access_attach(struct gateway_worker *gw);
 
 /* gateway_auth.c: policies of the routes, keys, crypto threads. keys_fd: of CHANNEL_KEYS, or -1.
  * Main thread. What was made stays in g, also on failure; *ret_why says more then, or is NULL. */

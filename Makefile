@@ -182,6 +182,9 @@ $(B)/tests/bpf/%: $(B)/obj/tests/bpf/%.o $(LIB)
 
 $(B)/obj/tests/bpf/%.o: CPPFLAGS_ALL += -Itests/support
 
+# These are about a tool's own modules.
+$(B)/tests/test_doctor: $(filter-out %/main.o,$(call tool_obj,tidegatectl))
+
 # These run the program beside them.
 $(B)/tests/test_tidegatectl: | $(B)/tidegatectl
 $(B)/tests/test_tidegate_service: | $(B)/tidegate-service

@@ -96,6 +96,13 @@ class KernelGate(support.Case):
         sources = self.ctl("sources", "--limit", "1000")
         self.assertEqual(sum(s["accepts"] for s in sources if s["prefix"].endswith("/32")), netns.ADDRESSES)
 
+    def test_doctor(self):
+        checks = {c["name"]: c for c in self.ctl("doctor", check=False)["checks"]}
+        self.assertRegex(checks["XDP on %s" % self.ns.interface]["has"], "^native, (by a plain link|in libxdp's dispatcher)$")
+        self.assertEqual(checks["XDP programs"]["has"], "can be loaded")
+        # Who looks from outside sees that he does.
+        self.assertNotIn("network namespace", checks)
+
     def test_lists(self):
         bad, good = self.ns.address(0), self.ns.address(1)
         self.ctl("deny", "add", bad)

@@ -285,6 +285,7 @@ void admin_stop(struct admin *a)
 {
 	if (!a)
 		return;
+	admin_api_stop(&a->api);
 	door_close(&a->tcp);
 	door_close(&a->local);
 	admin_api_fini(&a->api);

@@ -10,6 +10,7 @@
 
 #include "ops/admin.h"
 #include "ops/admin_query.h"
+#include "ops/live.h"
 #include "ops/process_stats.h"
 
 /* Immutable after the start; shared by all admin threads. */
@@ -19,10 +20,14 @@ struct admin_api {
 	struct admin_backend backend;
 	struct process_stats_reader process;
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
+	struct live *live;
 };
 
-/* 0 or -ENOMEM. Opens what reading needs, so that it works on without file access. */
+/* 0 or -errno. Opens what reading needs, so that it works on without file access. */
 int admin_api_init(struct admin_api *api, const struct admin_opts *opts);
+/* Sends away whoever waits for something. Before the threads that ask have ended; then fini, which
+ * takes what is half made. */
+void admin_api_stop(struct admin_api *api);
 void admin_api_fini(struct admin_api *api);
 
 struct admin_request {

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "ops/admin.h"
+#include "ops/admin_events.h"
 #include "ops/admin_query.h"
 #include "ops/live.h"
 #include "ops/process_stats.h"
@@ -21,6 +22,7 @@ struct admin_api {
 	struct process_stats_reader process;
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
 	struct live *live;
+	struct admin_events *events;
 };
 
 /* 0 or -errno. Opens what reading needs, so that it works on without file access. */
@@ -32,7 +34,10 @@ void admin_api_fini(struct admin_api *api);
 
 struct admin_request {
 	struct admin_query query;
-	struct ucred peer; /* who asks, on the Unix socket */
+	struct MHD_Connection *connection;
+	bool head;         /* HEAD: only the headers of the answer are of use */
+	bool local;        /* on the Unix socket */
+	struct ucred peer; /* who asks, there */
 	const char *body;
 	size_t body_len;
 };

@@ -282,7 +282,10 @@ void conn_tell_closed(
 	if (!(c->flags & CONN_TOLD))
 		return;
 	c->flags &= (uint16_t)~CONN_TOLD;
-	net_self->stats->sessions -= c->state == CONN_OPEN;
+	if (c->state == CONN_OPEN) {
+		net_self->stats->sessions--;
+		net_self->route_stats[c->route].sessions--;
+	}
 	net_self->ops->closed(c, reason, code, text, len);
 }
 

@@ -241,6 +241,7 @@ struct conn_ops {
 
 /* Counters of one route in one worker: plain stores by the worker, read by anyone. */
 struct conn_route_stats {
+	uint64_t sessions;              /* open */
 	uint64_t dropped[OUT_POLICIES]; /* messages that an out queue had no room for, by policy */
 };
 

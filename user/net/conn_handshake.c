@@ -118,6 +118,7 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 	n->stats->handshakes++;
 	n->stats->sessions++;
 	n->stats->sessions_opened++;
+	n->route_stats[c->route].sessions++;
 	c->last_message_ms = n->w->now_ms;
 	conn_served(c);
 	conn_heartbeat_start(c);

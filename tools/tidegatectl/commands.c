@@ -4,7 +4,7 @@
 
 const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer", "session",
 	"code", "reason", "slow", "secret-file", "subject", "expires", "prefix", "connections",
-	"word", "rate", "prefix", "topic"};
+	"interval", "count", "word", "rate", "prefix", "topic"};
 
 const struct command commands[] = {
 	{
@@ -189,6 +189,20 @@ const struct command commands[] = {
 			"  --connections N  judge for so many connections (default 100000)\n",
 		.takes = 1 << CONNECTIONS,
 		.own_work = OWN_WORK_DOCTOR,
+	},
+	{
+		.name = "top",
+		.usage = " [--interval N] [--count N]",
+		.summary = "workers, gate, sources, routes and links, live, on the whole screen",
+		.help = "? lists the keys. Where stdout is no terminal, or a dumb one (TERM): a "
+			"line "
+			"a second in the\n"
+			"keys of the scheduler line. With --json: the live snapshot, an object a "
+			"line.\n"
+			"  --interval N  seconds between two looks (default 1)\n"
+			"  --count N     print N lines and exit\n",
+		.takes = 1 << INTERVAL | 1 << COUNT,
+		.own_work = OWN_WORK_TOP,
 	},
 };
 

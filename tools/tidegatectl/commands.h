@@ -20,6 +20,8 @@ enum parameter {
 	EXPIRES,
 	PREFIX,
 	CONNECTIONS,
+	INTERVAL,
+	COUNT,
 	WORD, /* these are arguments, not options */
 	RATE,
 	SOURCE,
@@ -35,6 +37,7 @@ enum own_work {
 	OWN_WORK_TOKEN,
 	OWN_WORK_DETACH,
 	OWN_WORK_DOCTOR,
+	OWN_WORK_TOP,
 };
 
 struct command {

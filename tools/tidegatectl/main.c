@@ -16,6 +16,7 @@
 #include "show.h"
 #include "table.h"
 #include "token.h"
+#include "top.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -148,6 +149,8 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"expires", required_argument, NULL, EXPIRES},
 		{"prefix", required_argument, NULL, PREFIX},
 		{"connections", required_argument, NULL, CONNECTIONS},
+		{"interval", required_argument, NULL, INTERVAL},
+		{"count", required_argument, NULL, COUNT},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -354,6 +357,11 @@ static int work(const struct ctl *ctl, const char *path)
 		return doctor_run(&(struct doctor_args){.socket = path,
 			.instance = ctl->instance ? ctl->instance : "default",
 			.connections = ctl->parameter[CONNECTIONS],
+			.json = ctl->json});
+	case OWN_WORK_TOP:
+		return top_run(&(struct top_args){.socket = path,
+			.interval = ctl->parameter[INTERVAL],
+			.count = ctl->parameter[COUNT],
 			.json = ctl->json});
 	default:
 		return token_print(ctl->parameter[SECRET_FILE], ctl->parameter[SUBJECT],

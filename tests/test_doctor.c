@@ -334,6 +334,22 @@ static void test_sysctl_nonsense(void **state)
 	sysctl_is("fs.file-max", "");
 	assert_finding("fs.file-max", DOCTOR_ADVICE, NULL, NULL);
 	/* Far out of range, but numbers. */
+	static const char *const extremes[] = {"-9223372036854775809 99999999999999999999",
+		"9223372036854775807 9223372036854775807", "0 0", "-1 -9223372036854775808"};
+	for (unsigned i = 0; i < sizeof(extremes) / sizeof(extremes[0]); i++) {
+		char three[128];
+		assert_sysctl("net.ipv4.ip_local_port_range", extremes[i], DOCTOR_ADVICE, NULL);
+		snprintf(three, sizeof(three), "%s 7", extremes[i]);
+		sysctl_is("net.ipv4.tcp_rmem", three);
+		sysctl_is("net.ipv4.tcp_mem", three);
+		snprintf(three, strcspn(extremes[i], " ") + 1, "%s", extremes[i]);
+		sysctl_is("net.netfilter.nf_conntrack_max", three);
+		sysctl_is("net.netfilter.nf_conntrack_count", three);
+		sysctl_is("fs.file-max", three);
+		sysctl_is("fs.nr_open", three);
+		sysctl_is("net.core.somaxconn", three);
+		examine();
+	}
 	assert_sysctl("net.ipv4.tcp_timestamps", "99999999999999999999999", DOCTOR_ADVICE, "=1");
 	assert_sysctl("net.ipv4.tcp_timestamps", "-1", DOCTOR_ADVICE, "=1");
 }

@@ -168,6 +168,20 @@ class Top(support.Case):
         t.key("q")
         self.assertEqual(t.wait(), 0)
 
+    def test_a_gateway_that_hangs(self):
+        t = self.top()
+        os.kill(self.gw.gateway_pid, signal.SIGSTOP)
+        try:
+            t.key("?")
+            t.wait_for(r"^Any key goes back\.")  # keys are answered all the same
+            t.key("xgs")
+            t.wait_for(r"\(y/n\)")
+            t.key("y")
+            t.wait_for(r"asked for")
+        finally:
+            os.kill(self.gw.gateway_pid, signal.SIGCONT)
+        t.wait_for(r"^gate shut by operator ")
+
     def test_lines(self):
         self.open(5)
         for env in ({"TERM": "xterm"}, {"TERM": "dumb"}):  # no terminal

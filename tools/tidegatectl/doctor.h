@@ -74,6 +74,8 @@ int doctor_read(const struct doctor *d, const char *path, char ret[DOCTOR_TEXT_M
 int doctor_numbers(const char *text, int64_t *ret, unsigned n);
 /* Both. */
 int doctor_read_numbers(const struct doctor *d, const char *path, int64_t *ret, unsigned n);
+/* Twice as much, at most what an int64_t holds. */
+int64_t doctor_double(int64_t v);
 /* The path of a sysctl: "net.core.somaxconn". */
 void doctor_sysctl_path(const char *name, char path[128]);
 /* The rest of the line that begins with key, blanks skipped, in ret; false: there is none, or it

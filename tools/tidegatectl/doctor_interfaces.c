@@ -201,7 +201,8 @@ static void check_softnet(struct doctor *d)
 	doctor_set(&f->should, "0");
 	doctor_set(&f->why, "a CPU's queue of incoming packets overflowed");
 	if (dropped && !doctor_read_numbers(d, "/proc/sys/net/core/netdev_max_backlog", &room, 1))
-		doctor_set(&f->command, "sysctl -w net.core.netdev_max_backlog=%" PRId64, room * 2);
+		doctor_set(&f->command, "sysctl -w net.core.netdev_max_backlog=%" PRId64,
+			doctor_double(room));
 }
 
 /* A counter of /proc/net/netstat: a line of names, a line of numbers. */

@@ -65,7 +65,7 @@ static void check_privileges(struct doctor *d, const char *who, uint64_t has)
 	struct doctor_finding *f =
 		doctor_add(&d->report, at ? DOCTOR_ADVICE : DOCTOR_OK, GROUP, "privileges");
 	doctor_set(&f->has, "%s%s%s", who, at ? " lacks " : " has all it can use", missing);
-	doctor_set(&f->should, "those");
+	doctor_set(&f->should, "all it can use");
 	doctor_set(&f->why, "%s", at ? why : "the keeper alone is privileged");
 	if (at)
 		doctor_set(&f->command,

@@ -66,6 +66,11 @@ int doctor_read_numbers(const struct doctor *d, const char *path, int64_t *ret, 
 	return r ? r : doctor_numbers(text, ret, n);
 }
 
+int64_t doctor_double(int64_t v)
+{
+	return v > INT64_MAX / 2 ? INT64_MAX : v * 2;
+}
+
 void doctor_sysctl_path(const char *name, char path[128])
 {
 	snprintf(path, 128, "/proc/sys/%s", name);

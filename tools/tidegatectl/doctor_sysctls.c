@@ -216,7 +216,7 @@ static void check_buffers(struct doctor *d, const char *name)
 	doctor_set(&f->why,
 		"a socket may fill the first number however short memory is: %" PRIu64
 		" MiB for %" PRIu64 " connections",
-		(uint64_t)((double)v[0] * (double)d->connections / (1 << 20)), d->connections);
+		v[0] > 0 ? (uint64_t)v[0] / 1024 * d->connections / 1024 : 0, d->connections);
 	if (f->severity)
 		doctor_set(&f->command, "sysctl -w %s=\"%d %" PRId64 " %" PRId64 "\"", name,
 			BUFFER_MIN, v[1], v[2]);
@@ -229,8 +229,9 @@ static void check_local_ports(struct doctor *d)
 
 	if (!read_sysctl(d, name, v, 2))
 		return;
-	struct doctor_finding *f = doctor_add(&d->report,
-		v[1] - v[0] + 1 >= LOCAL_PORTS ? DOCTOR_OK : DOCTOR_ADVICE, GROUP, name);
+	bool plenty = v[0] > 0 && v[1] <= UINT16_MAX && v[1] >= v[0] + LOCAL_PORTS - 1;
+	struct doctor_finding *f =
+		doctor_add(&d->report, plenty ? DOCTOR_OK : DOCTOR_ADVICE, GROUP, name);
 	doctor_set(&f->has, "%" PRId64 " %" PRId64, v[0], v[1]);
 	doctor_set(&f->should, "at least %d ports", LOCAL_PORTS);
 	doctor_set(&f->why, "every link, and every client on this machine, takes one");
@@ -258,7 +259,7 @@ static void check_conntrack(struct doctor *d)
 	doctor_set(&f->why, "packets of new connections are dropped when it is full");
 	if (full)
 		doctor_set(&f->command, "sysctl -w net.netfilter.nf_conntrack_max=%" PRId64,
-			max * 2 > conntrack(d) ? max * 2 : conntrack(d));
+			max > conntrack(d) / 2 ? doctor_double(max) : conntrack(d));
 }
 
 void doctor_sysctls(struct doctor *d)

@@ -324,14 +324,15 @@ static void test_nothing_without_yes(void **state)
 		"?y", "d\ny"};
 
 	for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		teardown(NULL);
 		setup(NULL);
 		for (const char *k = keys[i]; *k; k++) {
 			char one[2] = {*k, '\0'};
 			if (press(one) != TOP_DO_NOTHING)
 				fail_msg("'%s' did something", keys[i]);
 		}
-		teardown(NULL);
 	}
+	teardown(NULL);
 	setup(NULL);
 	press("gs");
 	draw(24, 80, false);

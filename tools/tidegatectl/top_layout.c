@@ -37,22 +37,8 @@ static double greatest(const json_t *snapshot, const char *member, const char *k
 	return n;
 }
 
-static double refused_per_s(const json_t *snapshot)
-{
-	double n = 0;
-	size_t i;
-	json_t *v;
-
-	json_array_foreach(json_object_get(snapshot, "verdicts"), i, v)
-	{
-		if (json_is_true(json_object_get(v, "refuses")))
-			n += top_number(v, "per_s");
-	}
-	return n;
-}
-
-/* Of the workers themselves: these have accepted first. */
-static double refused_by_workers_per_s(const json_t *snapshot)
+/* By one program, or by all (NULL). */
+static double refused_per_s(const json_t *snapshot, const char *program)
 {
 	double n = 0;
 	size_t i;
@@ -61,7 +47,7 @@ static double refused_by_workers_per_s(const json_t *snapshot)
 	json_array_foreach(json_object_get(snapshot, "verdicts"), i, v)
 	{
 		if (json_is_true(json_object_get(v, "refuses")) &&
-			!strcmp(top_text(v, "program"), "user"))
+			(!program || !strcmp(top_text(v, "program"), program)))
 			n += top_number(v, "per_s");
 	}
 	return n;
@@ -71,7 +57,8 @@ void top_line(const json_t *snapshot, char *ret)
 {
 	double interval = top_number(snapshot, "interval_s");
 	double accepts = sum(snapshot, "workers", "accepts_per_s");
-	double refused = refused_by_workers_per_s(snapshot);
+	/* Workers have accepted first what they refuse themselves. */
+	double refused = refused_per_s(snapshot, "user");
 	const char *gate = top_text(json_object_get(snapshot, "gate"), "state");
 	char state[16];
 
@@ -85,7 +72,7 @@ void top_line(const json_t *snapshot, char *ret)
 		.closes_per_s = sum(snapshot, "workers", "closes_per_s"),
 		.gate = state,
 		.admitted = top_whole((accepts - refused) * interval + 0.5),
-		.refused = top_whole(refused_per_s(snapshot) * interval + 0.5),
+		.refused = top_whole(refused_per_s(snapshot, NULL) * interval + 0.5),
 		.forced_yields =
 			top_whole(sum(snapshot, "workers", "forced_yields_per_s") * interval + 0.5),
 		.dropped = top_whole(sum(snapshot, "routes", "dropped_per_s") * interval + 0.5),
@@ -204,7 +191,7 @@ static void put_why(const struct top_model *m, struct top_screen *s)
 static void put_verdicts(const struct top_model *m, struct top_screen *s)
 {
 	char n[HUMAN_MAX];
-	double all = refused_per_s(m->snapshot);
+	double all = refused_per_s(m->snapshot, NULL);
 	unsigned col = top_putf(
 		s, 3, 0, all > 0 ? TOP_WARN : TOP_NORMAL, "refused %s/s", human_count(n, all));
 	size_t i;
@@ -230,7 +217,7 @@ static size_t wanted(const struct top_model *m, enum top_pane pane)
 }
 
 /* Each pane gets a row in turn, the one in focus first, until all have what they want or nothing is
- * left; what does not reach the least goes to the one in focus. */
+ * left; one that does not get its least gets none. */
 static void divide(const struct top_model *m, unsigned rows, unsigned ret[TOP_PANES])
 {
 	unsigned left = rows, before;

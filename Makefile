@@ -172,6 +172,7 @@ $(B)/$(1): $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB)
 	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(LDFLAGS) -o $$@ $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB) $$(LDLIBS_ALL)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
+$(B)/tidegatectl $(B)/tests/test_doctor $(B)/tests/test_top: LDLIBS_ALL += $(shell pkg-config --libs ncursesw 2>/dev/null)
 
 $(B)/tests/test_%: $(B)/obj/tests/test_%.o $(B)/libtidegate-link.a $(LIB)
 	$(call say,LD,$@)
@@ -184,6 +185,9 @@ $(B)/tests/bpf/%: $(B)/obj/tests/bpf/%.o $(LIB)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS_ALL)
 
 $(B)/obj/tests/bpf/%.o: CPPFLAGS_ALL += -Itests/support
+
+# These are about a tool's own modules.
+$(B)/tests/test_doctor $(B)/tests/test_top: $(filter-out %/main.o,$(call tool_obj,tidegatectl))
 
 # These run the program beside them.
 $(B)/tests/test_tidegatectl: | $(B)/tidegatectl

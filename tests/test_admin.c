@@ -138,6 +138,27 @@ static void test_workers(void **state)
 	json_decref(j);
 }
 
+/* The same on both doors, by one sampler. */
+static void test_live(void **state)
+{
+	for (int door = TCP; door <= LOCAL; door++) {
+		struct reply r = ask(door, "GET /v1/live");
+		json_t *j = json_loads(r.body, 0, NULL);
+
+		assert_int_equal(r.status, 200);
+		assert_true(r.complete);
+		assert_non_null(strcasestr(r.head, "Content-Type: application/json\r\n"));
+		assert_non_null(strcasestr(r.head, "Cache-Control: no-store\r\n"));
+		assert_string_equal(text(j, "instance"), "test");
+		assert_int_equal(json_array_size(json_object_get(j, "workers")), 2);
+		assert_int_equal(json_array_size(json_object_get(j, "links")), 2);
+		json_decref(j);
+		free(r.body);
+	}
+	assert_error(TCP, "GET /v1/live?limit=1", 400, "unknown query key: limit");
+	assert_error(TCP, "POST /v1/live", 405, "/v1/live takes GET, HEAD");
+}
+
 static void test_links(void **state)
 {
 	json_t *j = ask_json("GET /v1/links", 200);
@@ -488,6 +509,7 @@ int main(void)
 		WITH_ADMIN(test_status),
 		WITH_ADMIN(test_status_of_a_sick_gateway),
 		WITH_ADMIN(test_workers),
+		WITH_ADMIN(test_live),
 		WITH_ADMIN(test_links),
 		WITH_ADMIN(test_conns),
 		WITH_ADMIN(test_conns_filters),

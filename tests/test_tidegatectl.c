@@ -352,6 +352,11 @@ static void test_usage_errors(void **state)
 		{"topics|--route|/x", "topics takes no --route"},
 		{"kick", "kick needs either --session or --route"},
 		{"kick|--session|1|--route|/x", "kick needs either --session or --route"},
+		{"status|--connections|5", "status takes no --connections"},
+		{"doctor|--limit|5", "doctor takes no --limit"},
+		{"top|--limit|5", "top takes no --limit"},
+		{"doctor|now", "unexpected argument: now"},
+		{"doctor|--connections|many", "--connections must be a number from 1 to"},
 		{"--socket|/x|--instance|y|status", "--socket and --instance exclude each other"},
 		{"--instance|a/b|status", "--instance takes letters"},
 		{"--instance||status", "--instance takes letters"},
@@ -384,8 +389,9 @@ static void test_help(void **state)
 {
 	assert_result(run_as(getuid(), "--help"), 0, "Usage: tidegatectl ", "");
 	assert_result(run_as(getuid(), "--version"), 0, "tidegatectl " TG_VERSION "\n", "");
-	static const char *const commands[] = {
-		"status", "workers", "conns", "links", "topics", "publish", "kick", "drain"};
+	static const char *const commands[] = {"status", "workers", "conns", "links", "topics",
+		"publish", "kick", "drain", "doctor",
+		"top"};
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		char args[64], part[64];
 		snprintf(args, sizeof(args), "%s|--help", commands[i]);

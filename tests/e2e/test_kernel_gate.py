@@ -109,6 +109,29 @@ class KernelGate(support.Case):
         sources = self.ctl("sources", "--limit", "1000")
         self.assertEqual(sum(s["accepts"] for s in sources if s["prefix"].endswith("/32")), netns.ADDRESSES)
 
+    def test_doctor(self):
+        checks = {c["name"]: c for c in self.ctl("doctor", check=False)["checks"]}
+        self.assertRegex(checks["XDP on %s" % self.ns.interface]["has"], "^native, (by a plain link|in libxdp's dispatcher)$")
+        self.assertEqual(checks["XDP programs"]["has"], "can be loaded")
+        self.assertNotIn("network namespace", checks)
+
+    def test_live(self):
+        busy, quiet = self.ns.address(0), self.ns.address(1)
+        for _ in range(10):
+            self.assertEqual(self.try_from(busy)[busy]["ok"], 1)
+        self.assertEqual(self.try_from(quiet)[quiet]["ok"], 1)
+        wait_for(lambda: self.verdict("track", "closed") == 11)
+        live = json.loads(self.gw.get("/v1/live")[1])
+        known = {s["prefix"]: s for s in self.ctl("sources", "--limit", "1000")}
+        narrow = [s for s in live["sources"] if s["prefix"].endswith("/32")]
+        self.assertEqual([(s["prefix"], s["accepts"], s["closes"]) for s in narrow],
+                         [(busy + "/32", 10, 10), (quiet + "/32", 1, 1)])
+        self.assertEqual({s["prefix"] for s in live["sources"]}, set(known))
+        verdicts = {(v["program"], v["reason"]): v["total"] for v in live["verdicts"]}
+        self.assertEqual(verdicts["track", "established"], 11)
+        self.assertEqual(live["gate"]["where"], "kernel")
+        self.assertIsInstance(live["workers"][0]["wake_delay_p99_ns"], int)
+
     def test_lists(self):
         bad, good = self.ns.address(0), self.ns.address(1)
         self.ctl("deny", "add", bad)

@@ -44,6 +44,11 @@ struct fake_backend {
 	int publish_error;
 	char last_topic[256], last_data[64]; /* published, cut to fit */
 	size_t last_data_len;
+	atomic_uint links_calls;
+	bool has_line; /* the scheduler line of the fields below */
+	struct schedline line;
+	size_t n_sources; /* at most SOURCES_TOP_MAX */
+	struct source_info sources[SOURCES_TOP_MAX];
 };
 
 /* Orders what was written before it, in one thread, before what is read after it in another. A
@@ -145,6 +150,7 @@ static inline int fake_links(void *ctx, struct link_info **ret, size_t *ret_n)
 	struct fake_backend *f = ctx;
 
 	fake_sync(f);
+	f->links_calls++;
 	int error = f->links_error;
 	fake_hang(f);
 	fake_sync(f);
@@ -237,6 +243,26 @@ static inline int fake_publish(void *ctx, const char *topic, const void *data, s
 	f->last_data_len = len;
 	fake_sync(f);
 	return f->publish_error;
+}
+
+static inline bool fake_line(void *ctx, struct schedline *ret, uint64_t *ret_age_ns)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	*ret = f->line;
+	*ret_age_ns = 1500000000;
+	return f->has_line;
+}
+
+static inline int fake_top_sources(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	*ret_n = f->n_sources < limit ? f->n_sources : limit;
+	memcpy(ret, f->sources, *ret_n * sizeof(*ret));
+	return 0;
 }
 
 static inline void fake_gate(void *ctx, struct gate_info *ret)
@@ -351,6 +377,8 @@ static inline struct admin_backend fake_backend_ops(struct fake_backend *f)
 		.kick = fake_kick,
 		.topics = fake_topics,
 		.publish = fake_publish,
+		.line = fake_line,
+		.top_sources = fake_top_sources,
 		.gate = fake_gate,
 		.gate_say = fake_gate_say,
 		.list = fake_list,

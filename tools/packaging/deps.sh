@@ -11,7 +11,7 @@ build=$1
 dest=$build/deps
 
 packages="gcc make pkg-config libc6-dev libssl-dev libcmocka-dev libcyaml-dev libyaml-dev libjansson-dev
-libmicrohttpd-dev libjwt-dev libcap-ng-dev zlib1g-dev clang llvm libbpf-dev libxdp-dev bpftool iproute2 python3
+libmicrohttpd-dev libjwt-dev libcap-ng-dev libncurses-dev zlib1g-dev clang llvm libbpf-dev libxdp-dev bpftool iproute2 python3
 python3-websockets curl openssl chromium chromium-driver fonts-dejavu-core"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs"
 command -v npm >/dev/null 2>&1 || packages="$packages npm"

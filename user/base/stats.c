@@ -57,6 +57,15 @@ void stats_init(struct tg_worker_stats *s)
 	hist_init(&s->loop_us);
 }
 
+uint64_t stats_closes(const struct tg_worker_stats *s)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < CLOSE_REASONS; i++)
+		sum += s->closes[i];
+	return sum;
+}
+
 void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *from)
 {
 #define X(field, ...) into->field += from->field;

@@ -71,6 +71,8 @@ const char *auth_failure_help(enum auth_failure f);
 const char *hub_error_name(enum hub_error e);
 
 void stats_init(struct tg_worker_stats *s);
+/* Connections closed, for whatever reason. */
+uint64_t stats_closes(const struct tg_worker_stats *s);
 /* into += from, all of it. */
 void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *from);
 

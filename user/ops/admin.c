@@ -131,9 +131,14 @@ static enum MHD_Result take_parameter(void *cls, enum MHD_ValueKind kind, const 
 }
 
 static enum MHD_Result answer(struct door *d, struct MHD_Connection *c, const struct admin_path *p,
-	const struct ucred *peer, const struct upload *body)
+	const struct ucred *peer, bool head, const struct upload *body)
 {
-	struct admin_request rq = {.peer = *peer, .body = body->data, .body_len = body->len};
+	struct admin_request rq = {.connection = c,
+		.head = head,
+		.local = d->local,
+		.peer = *peer,
+		.body = body->data,
+		.body_len = body->len};
 	struct query_walk walk = {.query = &rq.query, .keys = p->keys};
 
 	admin_query_init(&rq.query);
@@ -197,7 +202,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 	}
 	if (up->too_large)
 		return queue_error(c, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
-	return answer(d, c, p, &peer, up);
+	return answer(d, c, p, &peer, !strcmp(method, MHD_HTTP_METHOD_HEAD), up);
 }
 
 /* Mostly clients that went away; of interest to whoever debugs the admin surface. */
@@ -221,8 +226,9 @@ static int door_open(struct door *d)
 		return -errno;
 
 	/* poll, since descriptor numbers may be above what select can take; ITC for
-	 * MHD_quiesce_daemon. */
-	unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+	 * MHD_quiesce_daemon; suspending for streams of events. */
+	unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG |
+			 MHD_ALLOW_SUSPEND_RESUME;
 	unsigned connections = d->local ? LOCAL_CONNECTIONS_MAX : TCP_CONNECTIONS_MAX;
 	struct MHD_OptionItem options[] = {
 		{MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_log, NULL},
@@ -285,6 +291,7 @@ void admin_stop(struct admin *a)
 {
 	if (!a)
 		return;
+	admin_api_stop(&a->api);
 	door_close(&a->tcp);
 	door_close(&a->local);
 	admin_api_fini(&a->api);

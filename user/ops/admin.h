@@ -2,12 +2,12 @@
  * libmicrohttpd's own threads. It never touches a worker's data: it reads counters and asks through
  * `struct admin_backend`.
  *
- * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz, and where a route
- * goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json.
- * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
- * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
- * /v1/links, GET /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET
- * /v1/allow, /v1/deny, POST /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
+ * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz, /v1/live, and
+ * where a route goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json. Unix socket
+ * (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET /v1/status,
+ * GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET /v1/links, GET
+ * /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET /v1/allow, /v1/deny,
+ * POST /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
  * /v1/kick?session=|route=&code=&reason=, POST /v1/publish?topic= with the data as body, POST
  * /v1/drain.
  */
@@ -27,6 +27,7 @@
 #include "net/prefix_list.h"
 #include "net/source_info.h"
 #include "ops/admin_chat.h"
+#include "ops/schedline.h"
 
 struct conns_query {
 	size_t limit;      /* at most so many infos come back */
@@ -46,7 +47,8 @@ struct kick_query {
 /* One route: its path, what its sessions' out queues have dropped, over all workers, and its open
  * sessions by worker. */
 struct admin_route {
-	const char *path; /* several routes may have the same */
+	const char *path;     /* several routes may have the same */
+	const char *upstream; /* static */
 	enum out_policy policy;
 	uint64_t dropped[OUT_POLICIES];
 	uint64_t sessions[STATS_WORKERS_MAX];
@@ -79,6 +81,9 @@ struct admin_backend {
 		size_t *ret_n, size_t *ret_matched);
 	/* -ENOBUFS: too many publications are waiting. */
 	int (*publish)(void *ctx, const char *topic, const void *data, size_t len);
+	/* The scheduler line of the last closed interval, and how long ago that was; false: there
+	 * is none yet. */
+	bool (*line)(void *ctx, struct schedline *ret, uint64_t *ret_age_ns);
 	void (*gate)(void *ctx, struct gate_info *ret);
 	/* -EOPNOTSUPP: admission is off. */
 	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
@@ -88,6 +93,9 @@ struct admin_backend {
 	int (*delays)(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
 	/* Source prefixes, those with the most connections and churn first; array from malloc. */
 	int (*sources)(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+	/* The same into an array of limit (at most SOURCES_TOP_MAX), as often as once a second and
+	 * at little cost: a great map is not walked each time. One thread. */
+	int (*top_sources)(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n);
 	int (*why)(void *ctx, const struct in6_addr *addr, struct why_info *ret);
 	int (*list)(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
 	/* Adds or takes out one prefix, for all workers: 0, -EEXIST, -ENOENT, -E2BIG, -EOPNOTSUPP.

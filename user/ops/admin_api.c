@@ -34,15 +34,34 @@ int admin_api_init(struct admin_api *api, const struct admin_opts *opts)
 	api->instance = strdup(opts->instance);
 	api->version = strdup(opts->version);
 	int r = admin_chat_init(&api->chat, opts->hubs, opts->n_hubs);
-	if (!r && (!api->instance || !api->version))
+	api->events = admin_events_create();
+	if (!r && (!api->instance || !api->version || !api->events))
 		r = -ENOMEM;
-	if (r < 0)
-		admin_api_fini(api);
+	if (!r)
+		r = live_start(&(struct live_opts){.instance = api->instance,
+				       .version = api->version,
+				       .started_ns = api->started_ns,
+				       .backend = &api->backend,
+				       .process = &api->process,
+				       .notify = admin_events_notify,
+				       .ctx = api->events},
+			&api->live);
+	if (!r)
+		admin_events_attach(api->events, api->live);
 	return r;
+}
+
+void admin_api_stop(struct admin_api *api)
+{
+	live_stop(api->live);
+	if (api->events)
+		admin_events_stop(api->events);
 }
 
 void admin_api_fini(struct admin_api *api)
 {
+	admin_events_destroy(api->events);
+	live_destroy(api->live);
 	process_stats_fini(&api->process);
 	admin_chat_fini(&api->chat);
 	free(api->instance);
@@ -156,6 +175,50 @@ static unsigned answer_metrics(
 	if (r < 0)
 		return admin_backend_error(r, ret);
 	*ret = text_response(text, len, METRICS_CONTENT_TYPE);
+	return MHD_HTTP_OK;
+}
+
+static unsigned gateway_ends(struct MHD_Response **ret)
+{
+	return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE, "the gateway ends", ret);
+}
+
+static unsigned answer_live(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	struct live_snapshot *s;
+	int r = live_get(api->live, &s);
+	char *line;
+
+	if (r == -ETIMEDOUT)
+		return admin_error(
+			MHD_HTTP_GATEWAY_TIMEOUT, "no snapshot was made within 3 s", ret);
+	if (r < 0)
+		return gateway_ends(ret);
+	int len = asprintf(&line, "%s\n", s->json);
+	live_snapshot_put(s);
+	*ret = len < 0 ? NULL : text_response(line, (size_t)len, "application/json");
+	return MHD_HTTP_OK;
+}
+
+static unsigned answer_events(
+	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
+{
+	int r = 0;
+
+	/* Of an answer without an end MHD would send the end after HEAD. */
+	if (rq->head)
+		*ret = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	else
+		r = admin_events_open(api->events, rq->connection, rq->local, ret);
+	if (r == -EBUSY)
+		return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE,
+			"too many viewers already; /v1/live answers once", ret);
+	if (r == -ESHUTDOWN)
+		return gateway_ends(ret);
+	if (r < 0)
+		return admin_backend_error(r, ret);
+	add_headers(*ret, "text/event-stream; charset=utf-8");
 	return MHD_HTTP_OK;
 }
 
@@ -386,6 +449,8 @@ static const struct admin_path paths[] = {
 	{.path = "/metrics", .any_query = true, .answer = answer_metrics},
 	{.path = "/healthz", .any_query = true, .answer = answer_healthz},
 	{.path = "/readyz", .any_query = true, .answer = answer_readyz},
+	{.path = "/v1/live", .answer = answer_live},
+	{.path = "/v1/events", .answer = answer_events},
 	{.path = "/v1/status", .local_only = true, .answer = answer_status},
 	{.path = "/v1/workers", .local_only = true, .answer = answer_workers},
 	{

@@ -9,7 +9,9 @@
 #include <sys/socket.h>
 
 #include "ops/admin.h"
+#include "ops/admin_events.h"
 #include "ops/admin_query.h"
+#include "ops/live.h"
 #include "ops/process_stats.h"
 
 /* Immutable after the start; shared by all admin threads. */
@@ -19,15 +21,23 @@ struct admin_api {
 	struct admin_backend backend;
 	struct process_stats_reader process;
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
+	struct live *live;
+	struct admin_events *events;
 };
 
-/* 0 or -ENOMEM. Opens what reading needs, so that it works on without file access. */
+/* 0 or -errno. Opens what reading needs, so that it works on without file access. */
 int admin_api_init(struct admin_api *api, const struct admin_opts *opts);
+/* Sends away whoever waits for something. Before the threads that ask have ended; then fini, which
+ * takes what is half made. */
+void admin_api_stop(struct admin_api *api);
 void admin_api_fini(struct admin_api *api);
 
 struct admin_request {
 	struct admin_query query;
-	struct ucred peer; /* who asks, on the Unix socket */
+	struct MHD_Connection *connection;
+	bool head;         /* HEAD: only the headers of the answer are of use */
+	bool local;        /* on the Unix socket */
+	struct ucred peer; /* who asks, there */
 	const char *body;
 	size_t body_len;
 };

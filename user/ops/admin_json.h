@@ -11,9 +11,6 @@
 
 #include "ops/admin.h"
 
-/* Text from outside may not be UTF-8, which JSON must be: what is not ASCII becomes '?' then. */
-json_t *admin_json_text(const char *s);
-
 json_t *admin_json_error(const char *message);
 
 struct admin_status {

@@ -13,7 +13,6 @@
 #include "base/log.h"
 #include "keeper/channel.h"
 #include "net/link.h"
-#include "ops/schedline.h"
 
 enum {
 	DRAIN_GRACE_MS = 2000, /* after drain.period and close_timeout, whoever is left is cut */
@@ -222,8 +221,9 @@ static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
 {
 	struct gateway *g = ctx;
 
-	*ret = (struct admin_route){
-		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
+	*ret = (struct admin_route){.path = g->limits[route].name,
+		.upstream = g->limits[route].upstream,
+		.policy = g->limits[route].out_policy};
 	for (unsigned i = 0; i < g->n_workers; i++) {
 		const struct conn_route_stats *s = &g->workers[i].net.route_stats[route];
 
@@ -271,59 +271,6 @@ static uint64_t connections(const struct gateway *g)
 	return n;
 }
 
-/* Two copies of the workers' counters: what is counted while a line is written belongs to the next
- * one. */
-struct snapshots {
-	struct tg_worker_stats *before, *now;
-	uint64_t before_ns;
-	uint64_t refused; /* by the kernel, at the last line */
-};
-
-static int snapshots_init(struct snapshots *s, const struct gateway *g)
-{
-	size_t bytes = g->n_workers * sizeof *g->stats;
-
-	s->before = aligned_alloc(64, bytes);
-	s->now = aligned_alloc(64, bytes);
-	if (!s->before || !s->now)
-		return -ENOMEM;
-	memcpy(s->before, g->stats, bytes);
-	s->before_ns = worker_clock_ns();
-	s->refused = gateway_kernel_refused(&g->kernel);
-	return 0;
-}
-
-static void snapshots_fini(struct snapshots *s)
-{
-	free(s->before);
-	free(s->now);
-}
-
-/* Logs the scheduler line when it is due. */
-static void scheduler_line(const struct gateway *g, struct snapshots *s)
-{
-	uint64_t now_ns = worker_clock_ns();
-	struct tg_worker_stats *swap;
-	struct gate_info gate;
-	uint64_t refused, grown;
-	char line[SCHEDLINE_MAX];
-
-	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
-		return;
-	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
-	refused = gateway_kernel_refused(&g->kernel);
-	grown = refused - s->refused;
-	s->refused = refused;
-	gateway_gate_info((void *)g, &gate);
-	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns,
-		gate.on ? governor_state_name(gate.gate.state) : "off", grown);
-	log_line("sched", "%s", line);
-	swap = s->before;
-	s->before = s->now;
-	s->now = swap;
-	s->before_ns = now_ns;
-}
-
 /* Says, once until the worker accepts again, that it is full earlier than configured. */
 static void report_rings(struct gateway *g)
 {
@@ -347,11 +294,9 @@ static void report_rings(struct gateway *g)
 /* Until the workers are to end. True: after a drain or an order; false: the keeper is gone. */
 static bool supervise(struct gateway *g, int channel)
 {
-	struct snapshots snap = {0};
-	bool stop = false, orphan = false, lines;
+	bool stop = false, orphan = false;
 	uint64_t drain_end_ns = 0;
 
-	lines = g->cfg->log_interval_ms && snapshots_init(&snap, g) == 0;
 	while (!stop) {
 		struct pollfd pfd = {.fd = channel, .events = POLLIN};
 		struct channel_record rec;
@@ -385,10 +330,8 @@ static bool supervise(struct gateway *g, int channel)
 		if (drain_end_ns && (!connections(g) || worker_clock_ns() > drain_end_ns))
 			stop = true;
 		report_rings(g);
-		if (lines)
-			scheduler_line(g, &snap);
+		gateway_line_turn(g);
 	}
-	snapshots_fini(&snap);
 	return !orphan;
 }
 
@@ -415,6 +358,7 @@ static void destroy(struct gateway *g, struct handover *h)
 		free((void *)g->listeners[i].proxy_from);
 	access_log_destroy(g->access);
 	close_fd(&h->access_log);
+	gateway_line_fini(g);
 	gateway_gate_fini(g);
 	gateway_kernel_fini(&g->kernel);
 	if (h->keys >= 0)
@@ -466,11 +410,13 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.kick = gateway_kick,
 				.topics = gateway_topics,
 				.publish = gateway_publish,
+				.line = gateway_line,
 				.gate = gateway_gate_info,
 				.gate_say = gateway_gate_say,
 				.verdicts = gateway_kernel_verdicts,
 				.delays = gateway_kernel_delays,
 				.sources = gateway_sources,
+				.top_sources = gateway_top_sources,
 				.why = gateway_why,
 				.list = gateway_list,
 				.list_change = gateway_list_change,
@@ -540,6 +486,8 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	close_fd(&h.access_log); /* after a rotation nothing may keep the old file */
 	if (!err)
 		err = gateway_gate_start(&g);
+	if (!err)
+		err = gateway_line_init(&g);
 	if (err) {
 		status = fail(channel_fd, "workers", err);
 		goto out_workers;

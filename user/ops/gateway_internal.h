@@ -60,6 +60,13 @@ struct gateway_kernel {
 	struct ring_buffer *events;   /* NULL: none can be read */
 };
 
+/* The busiest source prefixes, found by a walk that costs little of the time between two. */
+struct gateway_top {
+	struct tg_prefix key[SOURCES_TOP_MAX];
+	size_t n;
+	uint64_t next_walk_ns;
+};
+
 struct gateway {
 	const struct config *cfg;
 	int channel; /* to the keeper */
@@ -82,6 +89,8 @@ struct gateway {
 	struct access_log *access; /* NULL: none is written */
 	struct gateway_gate *gate; /* NULL: admission is off */
 	struct gateway_kernel kernel;
+	struct gateway_line *line;
+	struct gateway_top top; /* of the one thread that asks for it */
 	_Atomic bool draining;
 };
 
@@ -160,7 +169,16 @@ int gateway_kernel_each(struct gateway_kernel *k, enum gate_list which,
 	int (*fn)(void *ctx, const struct prefix_entry *entry), void *ctx);
 /* gateway_sources.c */
 int gateway_sources(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+int gateway_top_sources(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n);
 int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret);
+
+/* gateway_line.c: the scheduler line. In the main thread; turn as often as possible, it closes the
+ * interval and logs it when it is due. */
+int gateway_line_init(struct gateway *g);
+void gateway_line_turn(struct gateway *g);
+void gateway_line_fini(struct gateway *g);
+/* Any thread: the last closed interval and how long ago that was; false before there is one. */
+bool gateway_line(void *ctx, struct schedline *ret, uint64_t *ret_age_ns);
 
 /* gateway_query.c: questions from admin threads that the workers answer. */
 void gateway_query_init(struct gateway_worker *gw);

@@ -200,7 +200,17 @@ void probe_collect(struct probe_facts *ret)
 	*ret = f;
 }
 
-static bool kernel_too_old(const struct probe_facts *f)
+const char *probe_feature_text(enum probe_feature which)
+{
+	return features[which].text;
+}
+
+bool probe_feature_needed(enum probe_feature which)
+{
+	return features[which].needed;
+}
+
+bool probe_kernel_too_old(const struct probe_facts *f)
 {
 	if (f->kernel_major != PROBE_KERNEL_MAJOR)
 		return f->kernel_major < PROBE_KERNEL_MAJOR;
@@ -215,6 +225,13 @@ static const char *uring_hint(const struct probe_facts *f)
 	if (f->uring_disabled > 0)
 		return ": the sysctl kernel.io_uring_disabled forbids it";
 	return ": a seccomp filter or security module forbids it";
+}
+
+void probe_feature_why(
+	const struct probe_facts *f, enum probe_feature which, char *text, size_t len)
+{
+	snprintf(text, len, "%s%s", strerror(-f->error[which]),
+		which == PROBE_io_uring ? uring_hint(f) : "");
 }
 
 __attribute__((format(printf, 4, 5))) static void append(
@@ -233,7 +250,7 @@ __attribute__((format(printf, 4, 5))) static void append(
 
 bool probe_missing(const struct probe_facts *f, char *text, size_t len)
 {
-	bool old = kernel_too_old(f), any = false;
+	bool old = probe_kernel_too_old(f), any = false;
 	size_t at = 0;
 
 	for (unsigned i = 0; i < PROBE_FEATURE_COUNT; i++)
@@ -246,8 +263,10 @@ bool probe_missing(const struct probe_facts *f, char *text, size_t len)
 	if (any)
 		append(text, len, &at, "%smissing: ", old ? "; " : "");
 	if (f->error[PROBE_io_uring]) {
-		append(text, len, &at, "%s (%s%s)", features[PROBE_io_uring].text,
-			strerror(-f->error[PROBE_io_uring]), uring_hint(f));
+		char why[PROBE_WHY_MAX];
+
+		probe_feature_why(f, PROBE_io_uring, why, sizeof(why));
+		append(text, len, &at, "%s (%s)", features[PROBE_io_uring].text, why);
 		return true;
 	}
 	const char *comma = "";
@@ -277,14 +296,17 @@ static void print_limit(FILE *out, const char *name, uint64_t soft, uint64_t har
 void probe_print(const struct probe_facts *f, FILE *out)
 {
 	fprintf(out, "%-70s %s%s\n", "kernel (6.12 or newer)", f->release,
-		kernel_too_old(f) ? ", too old" : "");
+		probe_kernel_too_old(f) ? ", too old" : "");
 	for (unsigned i = 0; i < PROBE_FEATURE_COUNT; i++) {
-		if (!f->error[i])
+		char why[PROBE_WHY_MAX];
+
+		if (!f->error[i]) {
 			fprintf(out, "%-70s yes\n", features[i].text);
-		else
-			fprintf(out, "%-70s no (%s%s)%s\n", features[i].text,
-				strerror(-f->error[i]), i == PROBE_io_uring ? uring_hint(f) : "",
-				features[i].needed ? "" : ", not needed");
+			continue;
+		}
+		probe_feature_why(f, (enum probe_feature)i, why, sizeof(why));
+		fprintf(out, "%-70s no (%s)%s\n", features[i].text, why,
+			features[i].needed ? "" : ", not needed");
 	}
 	print_limit(out, "RLIMIT_NOFILE", f->nofile_soft, f->nofile_hard);
 	print_limit(out, "RLIMIT_MEMLOCK, bytes", f->memlock_soft, f->memlock_hard);

@@ -10,10 +10,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* The oldest kernel supported. */
 enum {
+	/* The oldest kernel supported. */
 	PROBE_KERNEL_MAJOR = 6,
 	PROBE_KERNEL_MINOR = 12,
+	PROBE_WHY_MAX = 160, /* the longest text of probe_feature_why, with its NUL */
 };
 
 /* name, is it needed, what it is (and since which kernel). The first one stands for io_uring as a
@@ -48,6 +49,14 @@ struct probe_facts {
 };
 
 void probe_collect(struct probe_facts *ret);
+
+/* Of PROBE_FEATURES. */
+const char *probe_feature_text(enum probe_feature which);
+bool probe_feature_needed(enum probe_feature which);
+bool probe_kernel_too_old(const struct probe_facts *f);
+/* Why a feature cannot be had, into text: of io_uring as a whole more than the errno's words. */
+void probe_feature_why(
+	const struct probe_facts *f, enum probe_feature which, char *text, size_t len);
 
 /* Says in text what is needed and missing, by name, and returns true; false and nothing written
  * when all is there. */

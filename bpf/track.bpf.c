@@ -341,7 +341,7 @@ static __always_inline bool of_interest(const struct sock *sk, int from, int to,
 	       ours(sk);
 }
 
-/* A program is not entered again on a CPU where it runs already, and Linux 7 leaves preemption on
+/* A program is not entered again on a CPU where it runs already, and Linux 7.3 leaves preemption on
  * in tracepoints: while a thread that is in it waits for its CPU, it misses what others do there,
  * and a close that is missed counts as open for ever. So there are two, one after the other. The
  * first leaves a mark for the second, which does what bears none. A socket's owner holds its lock

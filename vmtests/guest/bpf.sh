@@ -1,6 +1,6 @@
 # The tests that drive the BPF programs: packets made up, and connections over a veth between two namespaces.
 # kernels: 6.12 newest
-# limit: 420
+# limit: 600
 # memory: 2G
 # smoke: yes
 . "$VMTESTS/guest/lib.sh"

@@ -1,7 +1,7 @@
 # The gate as the daemon attaches it, as root, on a native veth: admit in libxdp's dispatcher with another XDP program before and
 # after it, lists, penalties, pace, steering, delays, a crash, a detach. Nothing here may be skipped: a stock kernel has it all.
 # kernels: 6.12 newest
-# limit: 420
+# limit: 600
 # memory: 1G
 # smoke: yes
 . "$VMTESTS/guest/lib.sh"

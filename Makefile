@@ -11,6 +11,7 @@
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
 #   make vmtest-smoke     the quick ones of them, on two kernels
+#   make vmtest-verifier  the table in docs/verifier.md: what the kernels' verifiers spend on each BPF program
 #   make vmtest-selftest  shows that a hang, a panic or a broken BPF program turns such a run red
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -68,11 +69,11 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest vmtest-verifier
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
+all run test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest vmtest-verifier: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -118,7 +119,7 @@ soak-run: all
 	$(Q)tests/run.sh $(B) soak
 
 # Built here, only run in the guests.
-vmtest vmtest-smoke vmtest-selftest: all tests-built $(VM_TOOLS)
+vmtest vmtest-smoke vmtest-selftest vmtest-verifier: all tests-built $(VM_TOOLS)
 vmtest:
 	$(Q)vmtests/run.sh $(B)
 
@@ -127,6 +128,12 @@ vmtest-smoke:
 
 vmtest-selftest:
 	$(Q)vmtests/selftest.sh $(B)
+
+# What stands above the mark in the document is written by hand.
+vmtest-verifier:
+	$(Q)TEST=verifier VM_REQUIRE=1 vmtests/run.sh $(B)
+	$(Q)sed -i '/^<!-- made by make vmtest-verifier -->/q' docs/verifier.md
+	$(Q)cat $(B)/vm/verifier.md >>docs/verifier.md
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tidegate

@@ -49,8 +49,9 @@ def bpftool(*args):
     return json.loads(r.stdout)
 
 
-@netns.skip
-class KernelGate(support.Case):
+class GateCase(support.Case):
+    """A gateway of two workers with its gate on a veth, and clients at the other end."""
+
     refuse = "drop"
 
     def setUp(self):
@@ -97,6 +98,9 @@ class KernelGate(support.Case):
         sources = {s["prefix"]: s for s in self.ctl("sources", "--limit", "1000")}
         return prefix in sources and sources[prefix]["penalty_left_s"] > 0
 
+
+@netns.skip
+class KernelGate(GateCase):
     def test_native_and_let_in(self):
         self.assertRegex(self.gw.log(), "gate: %s: native XDP" % self.ns.interface)
         everybody = [self.ns.address(i) for i in range(netns.ADDRESSES)]
@@ -309,13 +313,15 @@ class KernelGateReset(KernelGate):
 @netns.skip
 class Fallback(support.Case):
     def test_another_program_on_the_interface(self):
-        """`auto` goes on in user space and says why; `kernel` does not start."""
+        """One that shares with nobody: `auto` goes on in user space and says why; `kernel` does not start."""
         with netns.Namespaces() as ns, contextlib.ExitStack() as stack:
             port = support.free_port()
+            ns.occupy()
             first = support.Gateway(self.sub("one"), BODY.format(interface=ns.interface, host=ns.host, port=port,
                                                                  refuse="drop"), admission=None,
-                                    instance="kg-one-%d" % os.getpid())
-            stack.callback(first.stop)
+                                    instance="kg-one-%d" % os.getpid(), wait=False)
+            self.assertEqual(first.wait(), 1)
+            self.assertIn("the gate in the kernel: attaching admit to", first.log())
             second = support.Gateway(
                 self.sub("two"), BODY.format(interface=ns.interface, host=ns.host, port=port + 1, refuse="drop")
                 .replace("mode: kernel", "mode: auto"), admission=None, instance="kg-two-%d" % os.getpid())

@@ -308,7 +308,8 @@ static int attach_admit(struct kernel_gate *k, char *error, size_t len)
 		err = bpf_admit_attach(k->admit, k->ifindex[i], BPF_ADMIT_ANY, &how);
 		if (err)
 			return fail(err, error, len, "attaching admit to", name);
-		fprintf(k->notes, "%s: %s XDP%s\n", name, how.native ? "native" : "generic",
+		fprintf(k->notes, "%s: %s XDP%s%s\n", name, how.native ? "native" : "generic",
+			how.dispatcher ? " in libxdp's dispatcher" : "",
 			how.adopted ? ", taken over from a former start" : "");
 	}
 	return 0;

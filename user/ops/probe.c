@@ -12,6 +12,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "kern/bpf_dispatch.h"
+#include "kern/bpf_error.h"
+
 enum {
 	PROBE_ENTRIES = 8, /* of rings, file table and buffer ring alike: the smallest that work */
 	PROBE_WAIT_S = 1,  /* what answers at all answers at once */
@@ -169,6 +172,14 @@ static void probe_rings(struct probe_facts *f)
 	io_uring_queue_exit(&u);
 }
 
+/* As far as this user may have it: without privilege the answer is no. */
+static void probe_gate(struct probe_facts *f)
+{
+	f->error[PROBE_btf] = access("/sys/kernel/btf/vmlinux", R_OK) ? -errno : 0;
+	bpf_error_capture();
+	f->error[PROBE_freplace] = bpf_dispatch_allowed() ? 0 : -EPERM;
+}
+
 static void probe_limit(int resource, uint64_t *ret_soft, uint64_t *ret_hard)
 {
 	struct rlimit lim = {0, 0};
@@ -197,6 +208,7 @@ void probe_collect(struct probe_facts *ret)
 	probe_limit(RLIMIT_NOFILE, &f.nofile_soft, &f.nofile_hard);
 	probe_limit(RLIMIT_MEMLOCK, &f.memlock_soft, &f.memlock_hard);
 	probe_rings(&f);
+	probe_gate(&f);
 	*ret = f;
 }
 

@@ -1,6 +1,7 @@
 /* What this machine offers of what tidegate needs: for --probe, and for a clear error at the start.
  *
- * Collecting opens rings and sockets for a moment, none on the network; judging is pure.
+ * Collecting opens rings and sockets for a moment, none on the network, and as root loads a BPF
+ * program; judging is pure.
  */
 #ifndef TIDEGATE_OPS_PROBE_H
 #define TIDEGATE_OPS_PROBE_H
@@ -30,7 +31,9 @@ enum {
 	X(socket_commands, true, "io_uring socket command GETSOCKOPT (6.7)")                       \
 	X(msg_ring, true, "io_uring MSG_RING (5.18)")                                              \
 	X(min_wait, true, "io_uring minimum wait (6.12)")                                          \
-	X(send_msg_ring, false, "io_uring SEND_MSG_RING without a ring (6.13)")
+	X(send_msg_ring, false, "io_uring SEND_MSG_RING without a ring (6.13)")                    \
+	X(btf, false, "BTF of the kernel, for the gate in the kernel")                             \
+	X(freplace, false, "BPF freplace, for other XDP programs beside the gate")
 
 enum probe_feature {
 #define X(name, needed, text) PROBE_##name,

@@ -71,6 +71,15 @@ if [ ! -e "$dest/liburing/usr/include/liburing.h" ]; then
 	fetch_liburing
 fi
 
+# The dashboard embeds uPlot; the lock file says which, and its checksum.
+if ! cmp -s tools/packaging/dashboard/package-lock.json "$dest/dashboard/package-lock.json" ||
+	[ ! -e "$dest/dashboard/node_modules/uplot/dist/uPlot.iife.min.js" ]; then
+	echo "deps: fetching uPlot"
+	mkdir -p "$dest/dashboard"
+	cp tools/packaging/dashboard/package.json tools/packaging/dashboard/package-lock.json "$dest/dashboard/"
+	(cd "$dest/dashboard" && npm ci --no-audit --no-fund --ignore-scripts --silent)
+fi
+
 # liburing.h asks for BLOCK_URING_CMD_DISCARD, which Debian 12's kernel headers (6.1) do not have.
 if ! grep -qs BLOCK_URING_CMD_DISCARD /usr/include/linux/blkdev.h; then
 	mkdir -p "$dest/compat/linux"

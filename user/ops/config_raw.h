@@ -167,7 +167,7 @@ struct config_raw_log {
 };
 
 struct config_raw_admin {
-	char *listen, *socket;
+	char *listen, *socket, *token_file;
 };
 
 struct config_raw_handshake {

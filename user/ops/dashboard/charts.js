@@ -24,6 +24,9 @@ function addChart(title, format, series, of, top = 4, steps) {
     new ResizeObserver(() => chart.u.setSize({width: plot.clientWidth || 300, height: 150})).observe(plot);
 }
 
+/* The most of the last minute: what a gateway weighs before anybody is there would hide the rest. */
+const recent = chart => Math.max(...chart.data.map(d => Math.max(...d.slice(-60))));
+
 function setSeries(chart, names) {
     if (chart.series && names.join() === chart.series.join()) return;
     chart.series = names;
@@ -41,9 +44,9 @@ function setSeries(chart, names) {
         width: chart.plot.clientWidth || 300, height: 150, legend: {show: false}, padding: [8, 8, 0, 0],
         cursor: {y: false, drag: {x: false, y: false}, sync: {key: "time"}, points: {size: 6}},
         scales: {x: {time: true, range: (u, min, max) => max ? [max - shownSpan(), max] : [0, SHORTEST]},
-                 y: {range: (u, min, max) => [0, Math.max(chart.top, max * 1.12)]}},
+                 y: {range: (u, min, max) => [0, Math.max(chart.top, (chart.steps ? recent(chart) : max) * 1.12)]}},
         axes: [{...axis, size: 22, gap: 3, space: 80, values: (u, at) => at.map(s => clock(s).slice(0, s % 60 ? 8 : 5))},
-               {...axis, size: 62, gap: 4, space: 34, values: (u, at) => at.map(chart.format), ...(chart.steps && {incrs: chart.steps})}],
+               {...axis, size: 54, gap: 4, space: 34, values: (u, at) => at.map(chart.format), ...(chart.steps && {incrs: chart.steps})}],
         series: [{}, ...names.map((name, i) => ({label: name, width: 1.5, spanGaps: false, points: {show: false},
                                                  stroke: () => color("--s" + i)}))],
         hooks: {setCursor: [u => chartTell(chart, u.cursor.idx)]},

@@ -1,17 +1,20 @@
 /* The gate: its state, and why, as a sentence and the figures that it rests on. */
 function gateSentence(g) {
     const limit = g.rate === null ? "" : count(g.rate) + " connections/s", share = percent(g.handshake_share);
-    const against = delay(g.delay_ns) + " against a target of " + delay(g.target_ns);
+    const against = delay(g.delay_ns) + " against " + delay(g.target_ns);
     if (g.state === "off") return "Admission is off: everybody is let in, and nothing is refused (admission.mode).";
     const watch = g.mode === "observe" ? " Observe mode: nobody is refused for it." : "";
     if (g.reason === "operator") return "By an operator's word (" + g.word + (limit && g.word === "rate" ? ", " + limit : "") +
         "). The governor does not decide until the word is auto." + watch;
     if (g.reason === "memory") return "Memory is above its high-water mark; newcomers wait until it is below." + watch;
     if (g.reason === "permits") return count(g.unserved) + " connections wait for their handshake, " + count(g.permits) + " may." + watch;
-    if (g.reason === "delay") return (g.state === "shut" ? "Shut: the standing delay is more than twice the target, " :
-        "The standing delay was above its target, ") + against + "; " + share + " of busy time goes into handshakes. " +
-        (g.state === "shut" ? "Only " + (limit || "nobody") + " goes in, to probe." : "Newcomers are let in at " + limit + ".") + watch;
-    return "Nothing asks for less: the standing delay is " + against + "." + watch;
+    if (g.reason === "delay" && g.state === "shut") return "The standing delay is or was more than twice its target: " + against +
+        ". Handshakes take " + share + " of busy time. Only " + (limit || "nobody") + " goes in, to probe." + watch;
+    if (g.reason === "delay" && g.delay_ns > g.target_ns) return "The standing delay is above its target, " + against +
+        ", and handshakes take " + share + " of busy time. Newcomers are let in at " + limit + "." + watch;
+    if (g.reason === "delay") return "The standing delay was above its target and is back, " + against + ". Newcomers are let in at " +
+        limit + ", more while it stays there. Handshakes take " + share + " of busy time." + watch;
+    return "Nothing asks for less: the standing delay is " + delay(g.delay_ns) + ", the target " + delay(g.target_ns) + "." + watch;
 }
 
 function facts(list, pairs) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the build and the tests need, from the distribution's own packages. Usage: deps.sh BUILD_DIR
+# Installs what the build and the tests need, from the distribution's own packages, and uPlot by npm. Usage: deps.sh BUILD_DIR
 #
 # Debian 12 ships liburing 2.3, which lacks the socket commands and buffer-ring helpers; Debian 13's 2.9 depends only on
 # libc6 >= 2.4. It is fetched through a private apt configuration under BUILD_DIR (the system's sources stay untouched)

@@ -29,6 +29,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
+UPLOT := $(DEPS)/dashboard/node_modules/uplot
 LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libjwt libcrypto libcap-ng zlib libbpf libxdp
 # The BPF programs do not depend on SAN: one set under build/ serves every build.
 CLANG ?= clang
@@ -238,6 +239,16 @@ $(B)/obj/%.o: %.c Makefile | $(BPF_SKEL)
 
 # The page is in it (.incbin), which the compiler's dependency file does not say.
 $(B)/obj/user/ops/admin_chat.o: user/ops/chat/chat.html
+$(B)/obj/user/ops/admin_dashboard.o: build/dashboard.html
+
+build/dashboard.html: $(wildcard user/ops/dashboard/*) tools/packaging/dashboard/page.sh $(UPLOT)/dist/uPlot.iife.min.js
+	$(call say,PAGE,$@)
+	$(Q)tools/packaging/dashboard/page.sh $(UPLOT) $@
+
+# An update may find dependencies installed that do not have it yet.
+$(UPLOT)/dist/uPlot.iife.min.js: tools/packaging/dashboard/package-lock.json
+	$(Q)tools/packaging/deps.sh build
+	$(Q)touch $@
 
 -include $(shell find $(B)/obj build/bpf build/tests -name '*.d' 2>/dev/null)
 

@@ -159,6 +159,50 @@ static void test_live(void **state)
 	assert_error(TCP, "POST /v1/live", 405, "/v1/live takes GET, HEAD");
 }
 
+static int ask_status(const char *what, const char *headers)
+{
+	struct reply r = ask_with(TCP, what, headers);
+
+	free(r.body);
+	return r.status;
+}
+
+/* Without a token in the configuration there are no actions on TCP, with one its holder has some.
+ */
+static void test_actions_by_token(void **state)
+{
+	static const char right[] = "Authorization: Bearer 0123456789abcdef\r\n",
+			  wrong[] = "Authorization: Bearer 0123456789abcdee\r\n";
+	static const char *const allowed[] = {"POST /v1/gate/set?word=shut",
+		"POST /v1/deny/add?prefix=192.0.2.0/24", "POST /v1/deny/del?prefix=192.0.2.0/24",
+		"POST /v1/allow/add?prefix=192.0.2.0/24", "POST /v1/allow/del?prefix=192.0.2.0/24",
+		"GET /v1/allow", "GET /v1/deny"};
+	static const char *const never[] = {"POST /v1/drain", "POST /v1/kick?session=1",
+		"POST /v1/publish?topic=a", "GET /v1/conns", "GET /v1/status"};
+	enum {
+		ALLOWED = sizeof(allowed) / sizeof(allowed[0]),
+		NEVER = sizeof(never) / sizeof(never[0])
+	};
+
+	for (size_t i = 0; i < ALLOWED; i++)
+		assert_int_equal(ask_status(allowed[i], right), 404);
+	assert_int_equal(admin_token_set(&token, "0123456789abcdef\n", 17), 0);
+	for (size_t i = 0; i < ALLOWED; i++) {
+		assert_int_equal(ask_status(allowed[i], ""), 401);
+		assert_int_equal(ask_status(allowed[i], wrong), 401);
+		assert_int_equal(fake.gate.word, i ? GATE_WORD_SHUT : GATE_WORD_AUTO);
+		assert_int_equal(ask_status(allowed[i], right), 200);
+	}
+	for (size_t i = 0; i < NEVER; i++)
+		assert_int_equal(ask_status(never[i], right), 404);
+	assert_int_equal(fake.drains, 0);
+	struct reply r = ask(TCP, "GET /v1/deny");
+	assert_non_null(strcasestr(r.head, "WWW-Authenticate: Bearer\r\n"));
+	free(r.body);
+	/* Not in the address, where logs and histories would keep it. */
+	assert_int_equal(ask_status("GET /v1/deny?token=0123456789abcdef", ""), 401);
+}
+
 static void test_links(void **state)
 {
 	json_t *j = ask_json("GET /v1/links", 200);
@@ -510,6 +554,7 @@ int main(void)
 		WITH_ADMIN(test_status_of_a_sick_gateway),
 		WITH_ADMIN(test_workers),
 		WITH_ADMIN(test_live),
+		WITH_ADMIN(test_actions_by_token),
 		WITH_ADMIN(test_links),
 		WITH_ADMIN(test_conns),
 		WITH_ADMIN(test_conns_filters),

@@ -150,7 +150,7 @@ static const char everything[] =
 	"workers: {count: 3, pin: false, rings_max: 2, ring_connections: 64, recv_buffers: 16,\n"
 	"  recv_buffer_size: 256, turn: 1ms, turn_frames: 1, slice: 5ms, buffer_cap: 1MiB}\n"
 	"log: {level: debug, format: json, interval: 1s, rate: 0}\n"
-	"admin: {listen: \"\", socket: /tmp/x.sock}\n"
+	"admin: {listen: \"\", socket: /tmp/x.sock, token_file: /x/token}\n"
 	"handshake: {timeout: 1s, head_size: 512, headers: 8, close_timeout: 10ms}\n"
 	"drain: {period: 1m}\n"
 	"sockets: {send_buffer: 0, notsent_lowat: 0, user_timeout: 0}\n"
@@ -202,6 +202,7 @@ static void test_given_top(void **state)
 	assert_true(c->admin_off);
 	assert_int_equal(c->admin.addr_len, 0);
 	assert_string_equal(c->admin_socket, "/tmp/x.sock");
+	assert_string_equal(c->admin_token_file, "/x/token");
 	assert_int_equal(c->handshake_timeout_ms, 1000);
 	assert_int_equal(c->handshake_head_bytes, 512);
 	assert_int_equal(c->handshake_headers, 8);

@@ -169,6 +169,7 @@ static const struct bad values[] = {
 	{L R "access_log:\n  sample_percent: 101\n",
 		"8: access_log.sample_percent: ", "out of range"},
 	{L R "admin:\n  socket: run/x.sock\n", "8: admin.socket: ", "not an absolute path"},
+	{L R "admin:\n  token_file: token\n", "8: admin.token_file: ", "not an absolute path"},
 	{L R "admin:\n  socket: \"\"\n", "8: admin.socket: ", "not an absolute path"},
 	{L R "handshake:\n  timeout: 1us\n", "8: handshake.timeout: ", "milliseconds"},
 	{L R "handshake:\n  head_size: 511\n", "8: handshake.head_size: ", "out of range"},

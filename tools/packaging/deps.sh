@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the build and the tests need, from the distribution's own packages. Usage: deps.sh BUILD_DIR
+# Installs what the build and the tests need, from the distribution's own packages, and uPlot by npm. Usage: deps.sh BUILD_DIR
 #
 # Debian 12 ships liburing 2.3, which lacks the socket commands and buffer-ring helpers; Debian 13's 2.9 depends only on
 # libc6 >= 2.4. It is fetched through a private apt configuration under BUILD_DIR (the system's sources stay untouched)
@@ -89,6 +89,15 @@ fetch_prometheus() {
 if [ ! -x "$dest/prometheus/promtool" ]; then
 	echo "deps: fetching prometheus"
 	fetch_prometheus
+fi
+
+# The dashboard embeds uPlot; the lock file says which, and its checksum.
+if ! cmp -s tools/packaging/dashboard/package-lock.json "$dest/dashboard/package-lock.json" ||
+	[ ! -e "$dest/dashboard/node_modules/uplot/dist/uPlot.iife.min.js" ]; then
+	echo "deps: fetching uPlot"
+	mkdir -p "$dest/dashboard"
+	cp tools/packaging/dashboard/package.json tools/packaging/dashboard/package-lock.json "$dest/dashboard/"
+	(cd "$dest/dashboard" && npm ci --no-audit --no-fund --ignore-scripts --silent)
 fi
 
 # liburing.h asks for BLOCK_URING_CMD_DISCARD, which Debian 12's kernel headers (6.1) do not have.

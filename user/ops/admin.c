@@ -35,6 +35,7 @@ struct door {
 struct admin {
 	struct admin_api api;
 	uid_t allowed_uid;
+	struct admin_token *token; /* NULL: none */
 	struct door tcp, local;
 };
 
@@ -83,6 +84,25 @@ static enum MHD_Result refuse_peer(struct MHD_Connection *c, const struct ucred 
 	if (r)
 		MHD_add_response_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 	return queue(c, MHD_HTTP_FORBIDDEN, r);
+}
+
+static bool token_fits(const struct door *d, struct MHD_Connection *c)
+{
+	return admin_token_fits(d->admin->token,
+		MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION));
+}
+
+static enum MHD_Result refuse_token(struct MHD_Connection *c)
+{
+	const struct admin_request rq = {.connection = c};
+	struct MHD_Response *r;
+	char who[ADMIN_WHO_MAX];
+
+	log_warn("admin", "%s refused: the token is missing or wrong", admin_who(&rq, who));
+	admin_error(MHD_HTTP_UNAUTHORIZED, "give the token of admin.token_file", &r);
+	if (r)
+		MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+	return queue(c, MHD_HTTP_UNAUTHORIZED, r);
 }
 
 static enum MHD_Result refuse_method(struct MHD_Connection *c, const struct admin_path *p)
@@ -180,12 +200,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 
 	if (d->local && !peer_allowed(d, c, &peer))
 		return refuse_peer(c, &peer);
-	const struct admin_path *p = admin_path_find(url, d->local);
+	bool actions = d->admin->token && admin_token_is_set(d->admin->token);
+	const struct admin_path *p = admin_path_find(url, d->local, actions);
 	if (!p)
 		return queue_error(c, MHD_HTTP_NOT_FOUND,
-			!d->local && admin_path_find(url, true)
+			!d->local && admin_path_find(url, true, false)
 				? "this path is served on the admin socket only"
 				: "no such path");
+	if (!d->local && p->local_only && !token_fits(d, c))
+		return refuse_token(c);
 	if (!method_fits(p, method))
 		return refuse_method(c, p);
 	if (has_body(c) && !p->body_max)
@@ -273,6 +296,7 @@ int admin_start(const struct admin_opts *opts, struct admin **ret)
 	a->tcp = (struct door){.admin = a, .fd = opts->listen_fd};
 	a->local = (struct door){.admin = a, .fd = opts->socket_fd, .local = true};
 	a->allowed_uid = opts->allowed_uid;
+	a->token = opts->token;
 
 	int r = admin_api_init(&a->api, opts);
 	if (!r)

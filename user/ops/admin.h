@@ -2,12 +2,14 @@
  * libmicrohttpd's own threads. It never touches a worker's data: it reads counters and asks through
  * `struct admin_backend`.
  *
- * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz, /v1/live, and
- * where a route goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json. Unix socket
- * (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET /v1/status,
- * GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET /v1/links, GET
- * /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET /v1/allow, /v1/deny,
- * POST /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
+ * TCP (no authentication, loopback by default): GET / (the dashboard), /metrics, /healthz, /readyz,
+ * /v1/live, /v1/events, /v1/page.json, and where a route goes to the hub the chat page: /chat,
+ * /v1/hub.json. With the token of the configuration, by Authorization: Bearer, also GET /v1/allow,
+ * /v1/deny, POST /v1/gate/set and the changes of the lists.
+ * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
+ * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
+ * /v1/links, GET /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET
+ * /v1/allow, /v1/deny, POST /v1/allow/add?prefix=, /v1/allow/del, /v1/deny/add, /v1/deny/del, POST
  * /v1/kick?session=|route=&code=&reason=, POST /v1/publish?topic= with the data as body, POST
  * /v1/drain.
  */
@@ -27,6 +29,7 @@
 #include "net/prefix_list.h"
 #include "net/source_info.h"
 #include "ops/admin_chat.h"
+#include "ops/admin_token.h"
 #include "ops/schedline.h"
 
 struct conns_query {
@@ -114,6 +117,7 @@ struct admin_opts {
 	const char *instance, *version;
 	const struct admin_hub *hubs; /* what the chat page may connect to; copied */
 	unsigned n_hubs;
+	struct admin_token *token; /* allows actions on TCP; NULL or not set: there are none */
 	struct admin_backend backend;
 };
 

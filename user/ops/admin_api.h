@@ -18,6 +18,8 @@
 struct admin_api {
 	char *instance, *version;
 	struct admin_chat chat;
+	char *policy; /* the dashboard's Content-Security-Policy */
+	struct admin_token *token;
 	struct admin_backend backend;
 	struct process_stats_reader process;
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
@@ -42,20 +44,38 @@ struct admin_request {
 	size_t body_len;
 };
 
+/* Declares or defines what answers a path: returns the HTTP status and *ret, or *ret NULL without
+ * memory. */
+#define ADMIN_ANSWER(name)                                                                         \
+	unsigned name(const struct admin_api *api, const struct admin_request *rq,                 \
+		struct MHD_Response **ret)
+
 struct admin_path {
 	const char *path;
 	bool post;       /* POST, else GET and HEAD */
 	bool local_only; /* on the Unix socket only */
+	bool by_token;   /* local_only, but with the token on TCP, too */
 	bool any_query;  /* parameters are ignored: probes and scrapers add their own */
 	unsigned keys;   /* enum admin_key */
 	size_t body_max; /* 0: takes no body */
-	/* Returns the HTTP status and a response, or NULL without memory. */
 	unsigned (*answer)(const struct admin_api *api, const struct admin_request *rq,
 		struct MHD_Response **ret);
 };
 
-/* NULL: no such path there. */
-const struct admin_path *admin_path_find(const char *path, bool local);
+/* NULL: no such path there; by_token: nor with the token. */
+const struct admin_path *admin_path_find(const char *path, bool local, bool by_token);
+
+enum {
+	ADMIN_WHO_MAX = 80,
+};
+
+/* Who asks, for the log: "uid 0 (pid 12)", or "the client at 192.0.2.1". */
+const char *admin_who(const struct admin_request *rq, char ret[ADMIN_WHO_MAX]);
+
+/* Type of the content, and that nothing keeps it; r may be NULL. */
+void admin_headers(struct MHD_Response *r, const char *content_type);
+/* Takes text, which is from malloc. NULL without memory. */
+struct MHD_Response *admin_text_response(char *text, size_t len, const char *content_type);
 
 /* {"error": message} with the given status. */
 unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret);

@@ -4,10 +4,6 @@
 
 #include "ops/admin_api.h"
 
-#define ADMIN_ANSWER(name)                                                                         \
-	unsigned name(const struct admin_api *api, const struct admin_request *rq,                 \
-		struct MHD_Response **ret)
-
 ADMIN_ANSWER(admin_gate_show);
 ADMIN_ANSWER(admin_gate_set);
 ADMIN_ANSWER(admin_allow_show);

@@ -211,6 +211,7 @@ struct config {
 
 	char *admin_socket; /* admin.socket, /run/tidegate/<instance>/admin.sock (without root
 			       $XDG_RUNTIME_DIR or /tmp/tidegate-<uid>) */
+	char *admin_token_file; /* admin.token_file, "": NULL, no actions on admin.listen */
 
 	uint32_t handshake_timeout_ms; /* handshake.timeout, 10s */
 	uint32_t handshake_head_bytes; /* handshake.head_size, 8KiB; 512..64KiB */

@@ -192,6 +192,9 @@ static void build_admin(struct config_build *b, const struct config_raw *raw, st
 		config_build_error(b, "admin.socket", "\"%s\" is longer than %d bytes", path,
 			(int)CONFIG_UNIX_PATH_MAX);
 	c->admin_socket = config_build_copy(b, path);
+	if (raw->admin.token_file && *raw->admin.token_file)
+		c->admin_token_file = text_checked(
+			b, "admin.token_file", raw->admin.token_file, config_text_file);
 }
 
 static void build_access_log(

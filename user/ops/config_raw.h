@@ -177,7 +177,7 @@ struct config_raw_access_log {
 };
 
 struct config_raw_admin {
-	char *listen, *socket;
+	char *listen, *socket, *token_file;
 };
 
 struct config_raw_handshake {

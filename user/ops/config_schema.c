@@ -67,7 +67,8 @@ static const cyaml_schema_field_t access_log_fields[] = {
 	CONFIG_KEYS_ACCESS_LOG(NUMBER_) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t admin_fields[] = {TEXT(listen, OPTIONAL, struct config_raw_admin),
-	TEXT(socket, OPTIONAL, struct config_raw_admin), CYAML_FIELD_END};
+	TEXT(socket, OPTIONAL, struct config_raw_admin),
+	TEXT(token_file, OPTIONAL, struct config_raw_admin), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t handshake_fields[] = {
 	CONFIG_KEYS_HANDSHAKE(NUMBER_) CYAML_FIELD_END};

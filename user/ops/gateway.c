@@ -398,6 +398,7 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 		.version = TG_VERSION,
 		.hubs = hubs,
 		.n_hubs = n_hubs,
+		.token = &g->admin_token,
 		.backend =
 			{
 				.ctx = g,
@@ -459,6 +460,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	int err, status = 0;
 
 	warm_up();
+	admin_token_init(&g.admin_token);
 	for (unsigned i = 0; i < BPF_SHARED_MAP_COUNT; i++)
 		g.kernel.fd[i] = -1;
 
@@ -508,6 +510,7 @@ out_workers:
 	post_all(&g, MAIL_STOP);
 out:
 	destroy(&g, &h);
+	admin_token_fini(&g.admin_token);
 	close(channel_fd);
 	return status;
 }

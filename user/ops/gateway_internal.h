@@ -9,6 +9,7 @@
 #include "net/listener.h"
 #include "ops/access_log.h"
 #include "ops/admin.h"
+#include "ops/admin_token.h"
 #include "ops/config.h"
 
 /* Messages to workers. */
@@ -83,6 +84,7 @@ struct gateway {
 	struct auth_policy *policies; /* by route */
 	struct auth_key_spec *key_specs;
 	struct auth_opts auth;
+	struct admin_token admin_token;
 	struct hub_limits *hub_limits; /* by route */
 	struct exchange_peers peers;
 

@@ -53,6 +53,7 @@ int echo_create(struct echo *e)
 		e->threads[i].echo = e;
 		hist_init(&e->threads[i].latency_ns);
 		hist_init(&e->threads[i].later_ns);
+		hist_init(&e->threads[i].behind_ns);
 		err = load_add(e->load, &opts);
 	}
 	e->n_threads = n;

@@ -45,6 +45,8 @@ struct echo_thread {
 	bool started;
 	uint64_t next;                    /* open loop: number of the next message */
 	struct hist latency_ns, later_ns; /* before split_ns, and after */
+	struct hist behind_ns; /* how late messages due after split_ns were begun: not the server's
+				  doing */
 	_Atomic uint64_t sent, received, lost;
 };
 

@@ -217,8 +217,11 @@ static uint64_t echo_tick(struct load_thread *t, uint64_t now_ns)
 	}
 	double rate = e->rate * t->n_conns / e->n_conns;
 	uint64_t until_ns = now_ns < e->to_ns ? now_ns : e->to_ns;
-	while (e->run_ns + (uint64_t)((double)et->next * 1e9 / rate) < until_ns) {
+	for (uint64_t due_ns;
+		(due_ns = e->run_ns + (uint64_t)((double)et->next * 1e9 / rate)) < until_ns;) {
 		struct load_conn *c = load_conn_at(t, (unsigned)(et->next++ % t->n_conns));
+		if (e->split_ns && due_ns >= e->split_ns)
+			hist_add(&et->behind_ns, now_ns - due_ns);
 		if (c->state == LOAD_OPEN)
 			echo_want(t, c, 1);
 	}

@@ -224,6 +224,7 @@ static void report_sessions(const struct storming *x, json_t *j)
 		(unsigned long long)x->sessions.closed, (unsigned long long)x->unanswered);
 	fan_report_latency("  in the calm", &x->calm_ns, e, "calm_us");
 	fan_report_latency("  meanwhile", &x->storm_ns, e, "storm_us");
+	fan_report_latency("  begun late", &x->echo.threads[0].behind_ns, e, "behind_us");
 	control_row("  p99", "x %.2f", ratio);
 	json_object_set_new(e, "sessions", json_integer((json_int_t)x->sessions.opened));
 	json_object_set_new(e, "rate", json_real(x->echo.rate));

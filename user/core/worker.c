@@ -386,16 +386,15 @@ static void run_slice(struct worker *w)
 		worker_now(w);
 		w->stats->class_ns[class_] += w->now_ns - before;
 		runq_charge(&w->runq, class_, w->now_ns - before);
-		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000)
-			break;
 		if (class_ == RUNQ_HANDSHAKE) {
 			w->newcomers_ns = w->now_ns;
 			newcomers_ns += w->now_ns - before;
-			if (newcomers_ns > (uint64_t)w->opts.turn_us * 1000)
-				break; /* who has a session need not wait for all of them */
-		} else {
-			sessions_ran |= class_ == RUNQ_ESTABLISHED || class_ == RUNQ_LINKS;
 		}
+		sessions_ran |= class_ == RUNQ_ESTABLISHED || class_ == RUNQ_LINKS;
+		/* Who has a session need not wait for all newcomers. */
+		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000 ||
+			newcomers_ns > (uint64_t)w->opts.turn_us * 1000)
+			break;
 	}
 }
 

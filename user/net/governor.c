@@ -381,7 +381,7 @@ static void show(const struct governor *g, uint64_t now_ns, struct governor_gate
 
 /* Whether the interval's decision is known before its end. One step without a queue is the way out
  * of a shut gate. And a backlog that takes longer than an interval to serve is no burst: whoever
- * waits to see it stand lets in as many again. */
+ * waits to see it stand lets in as many again. Its delay is then the interval's. */
 static bool known_already(struct governor *g, const struct governor_sample *s)
 {
 	double interval_s = (double)g->opts.interval_ns * 1e-9;

@@ -235,10 +235,17 @@ static void test_one_queue_is_cut_for_once(void **state)
 	steps(&g, &now, 5, &late, &gate);
 	assert_int_equal(g.cuts, 1);
 	assert_true(g.rate == rate);
-	/* But not if it grows, nor for ever. */
-	late.delay_ns += PLANT_MS;
+	/* Unless it grows; but even then it has only to drain, below the 1,000 that are served. */
+	governor_init(&g, &o);
+	steps(&g, &now, 51, &calm, &gate);
+	late.delay_ns = o.target_ns * 11 / 10;
+	steps(&g, &now, 5, &late, &gate);
+	assert_true(fabs(g.rate - 950) < 1);
+	late.delay_ns = o.target_ns * 2;
 	steps(&g, &now, 5, &late, &gate);
 	assert_int_equal(g.cuts, 2);
+	assert_true(g.rate > 0.82 * 1000 && g.rate <= 0.85 * 1000);
+	/* Nor for ever. */
 	cuts = g.cuts;
 	steps(&g, &now, 5 * 6, &late, &gate);
 	assert_true(g.cuts > cuts);

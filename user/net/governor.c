@@ -1,5 +1,6 @@
 #include "net/governor.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MSEC UINT64_C(1000000)
@@ -227,7 +228,7 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 {
 	double t = (double)g->opts.target_ns, d = (double)g->delay_ns;
 	double base = g->state == TG_GATE_OPEN ? admitted : g->rate;
-	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t;
+	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t, least;
 
 	/* A queue may be of those who were admitted earlier, and a moment of few newcomers says
 	 * nothing about how many are too many. */
@@ -235,6 +236,7 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 		base = g->goodput;
 	if (g->state == TG_GATE_OPEN && base < g->estimate)
 		base = g->estimate;
+	least = g->goodput / 2;
 	begin_episode(g, now_ns, base);
 	/* With a queue, what is completed is what can be; the last interval of a drain is not full.
 	 */
@@ -249,10 +251,11 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 	}
 	if (g->state == TG_GATE_SHUT || draining(g, now_ns))
 		return; /* out of the former, the way is below the target */
+	/* A queue that still grows after it was cut for has only to drain. */
+	if (g->state == TG_GATE_PACED && now_ns < g->drain_until_ns)
+		least = fmin(base, g->goodput * RESUME_PERCENT / 100);
 	g->state = TG_GATE_PACED;
-	g->rate = base * (factor > 0.5 ? factor : 0.5);
-	if (g->rate < g->goodput / 2)
-		g->rate = g->goodput / 2;
+	g->rate = fmax(base * fmax(factor, 0.5), least);
 	g->rate = bounded(g, g->rate);
 	begin_drain(g, now_ns);
 	g->cuts++;

@@ -9,8 +9,8 @@
  *   d <= target           recover: the rate grows by a bounded step while it is what limits, and
  *                         the gate opens when nobody had to be refused for two seconds
  *   target < d <= 2x      cut the rate by max(1 - k (d - t) / t, 0.5), but never below half of
- *                         what is being completed; once, until that queue had the time to go; if it
- *                         grows meanwhile, to 85 % of what is being completed at most
+ *                         what is being completed; once, until that queue had the time to go: if it
+ *                         grows meanwhile, never below 85 % of what is being completed
  *   d > 2x                shut: only the floor rate goes in, as probes; at d <= target the gate is
  *                         paced again at 85 % of what the workers manage
  *

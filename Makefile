@@ -7,7 +7,7 @@
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
 #   make bench-sched  print what measuring delays in the kernel costs (root)
-#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources (root)
+#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources, a storm (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
 #   make vmtest-smoke     the quick ones of them, on two kernels

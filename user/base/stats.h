@@ -55,6 +55,8 @@ struct tg_worker_stats {
 	/* The least delay of a whole 20 ms slot that had any: slot (upper half) and microseconds,
 	 * in one word so that the pair is read as it was written. */
 	uint64_t least_delay;
+	uint64_t awake_ns; /* turns, and what lies between two of them unless it is sleep: at the
+			      sockets, which no turn is charged for */
 	uint64_t turn_since_ns;   /* when the turn that goes on now began; 0: the worker waits */
 	struct hist run_delay_us; /* received -> its turn in the run queue */
 	struct hist loop_us; /* one turn of the loop, waiting excluded: the delay an event may find

@@ -50,7 +50,7 @@ int worker_create(const struct worker_opts *opts, const struct worker_ops *ops, 
 	w->id = opts->id;
 	w->stats = opts->stats;
 	w->net = opts->net;
-	w->start_ns = worker_clock_ns();
+	w->start_ns = w->awake_since_ns = worker_clock_ns();
 	w->start_result = 1;
 	begin_slot(w, (uint32_t)(w->start_ns / WORKER_SLOT_NS));
 	wheel_init(&w->wheel, 0);
@@ -329,8 +329,10 @@ static void submit_and_wait(struct worker *w)
 	for (unsigned i = 0; i < w->n_rings; i++)
 		finish_batch(w->ring[i]);
 	worker_now(w);
-	if (sleep)
+	if (sleep) {
+		w->awake_since_ns = w->now_ns;
 		publish(w, false);
+	}
 }
 
 static void look_at_cpu_time(struct worker *w)
@@ -351,16 +353,29 @@ static void run_timer(void *ctx, struct wheel_timer *t)
 	w->ops->timer[t->kind](w, t);
 }
 
+/* Newcomers wait until what was just done for sessions is on its way, and what is on its way to
+ * them has been looked at: a handshake takes longer than an answer, and would stand before it. No
+ * longer than a turn, or sessions that are always busy would keep everybody out. */
+static bool newcomers_wait(const struct worker *w, bool sessions_ran)
+{
+	return (sessions_ran || w->session_input) &&
+	       w->now_ns - w->newcomers_ns < (uint64_t)w->opts.turn_us * 1000;
+}
+
 static void run_slice(struct worker *w)
 {
-	uint64_t begin = w->now_ns;
+	uint64_t begin = w->now_ns, newcomers_ns = 0;
+	bool sessions_ran = false;
 	struct runq_item *it;
 
-	while ((it = runq_pop(&w->runq))) {
+	while ((it = runq_peek(&w->runq))) {
 		uint64_t before = w->now_ns;
 		enum runq_class class_ = (enum runq_class)it->class_;
 		uint32_t delay_us = worker_now_us(w) - it->since_us;
 
+		if (class_ == RUNQ_HANDSHAKE && newcomers_wait(w, sessions_ran))
+			break;
+		runq_pop(&w->runq);
 		delay_us = delay_us > INT32_MAX ? 0 : delay_us;
 		hist_add(&w->stats->run_delay_us, delay_us);
 		if (delay_us > w->turn_delay_us)
@@ -371,7 +386,14 @@ static void run_slice(struct worker *w)
 		worker_now(w);
 		w->stats->class_ns[class_] += w->now_ns - before;
 		runq_charge(&w->runq, class_, w->now_ns - before);
-		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000)
+		if (class_ == RUNQ_HANDSHAKE) {
+			w->newcomers_ns = w->now_ns;
+			newcomers_ns += w->now_ns - before;
+		}
+		sessions_ran |= class_ == RUNQ_ESTABLISHED || class_ == RUNQ_LINKS;
+		/* Who has a session need not wait for all newcomers. */
+		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000 ||
+			newcomers_ns > (uint64_t)w->opts.turn_us * 1000)
 			break;
 	}
 }
@@ -453,6 +475,7 @@ static void turn(struct worker *w)
 	begin = w->now_ns;
 	w->stats->turn_since_ns = begin;
 	w->events = 0;
+	w->session_input = false;
 	for (unsigned i = 0; i < w->n_rings; i++) {
 		reap(w, w->ring[i]);
 		w->ops->settle(w, w->ring[i]);
@@ -470,6 +493,8 @@ static void turn(struct worker *w)
 	w->stats->loops++;
 	look_at_cpu_time(w);
 	loop_us = (worker_now(w) - begin) / 1000;
+	w->stats->awake_ns += w->now_ns - w->awake_since_ns;
+	w->awake_since_ns = w->now_ns;
 	hist_add(&w->stats->loop_us, loop_us);
 	publish_slot(w, loop_us);
 	/* An eighth of the news at a time: what steers newcomers should not jump. */

@@ -107,6 +107,9 @@ struct worker {
 	uint64_t poll_delay_ns; /* what an event has had to wait lately, smoothed */
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
 		       now */
+	bool session_input; /* a session's input has been asked for in this turn, and is there */
+	uint64_t awake_since_ns; /* what is before has been counted, or it slept */
+	uint64_t newcomers_ns;   /* when handshakes last had their share of a slice */
 	bool stopping;
 	struct runq_item *parked; /* to be queued when this turn is over */
 	_Atomic int ring_error;   /* errno of the last ring that could not be added; 0: none. Any

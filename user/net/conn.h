@@ -186,7 +186,7 @@ struct conn_opts {
 	unsigned n_routes;
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
-	uint32_t handshake_cost_us; /* debugging: how long every handshake keeps the worker busy */
+	uint32_t handshake_cost_us; /* debugging: CPU time that every handshake costs */
 	uint32_t close_timeout_ms;
 	uint64_t buffer_cap_bytes;             /* of one worker */
 	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */

@@ -124,10 +124,12 @@ void conn_on_poll(struct worker *w, struct ring *r, uint64_t ud, int res, uint32
 	(void)flags;
 	if (!c)
 		return;
-	if (res < 0)
+	if (res < 0) {
 		conn_arm(c);
-	else
+	} else {
 		prep_recv(c, true, false);
+		w->session_input = true;
+	}
 }
 
 static enum runq_class class_of(const struct conn *c)
@@ -147,6 +149,33 @@ static void limit_greed(struct conn *c)
 	c->flags |= CONN_CANCELLED | CONN_GREEDY;
 }
 
+/* Moves what is in provided buffers to a buffer of the connection's own. False: the connection was
+ * ended. */
+static bool keep(struct conn *c)
+{
+	struct net *n = conn_net(c);
+
+	while (c->in_count) {
+		struct conn_aux *x = conn_aux_get(c);
+
+		if (!x || buf_append(&n->bufs, &x->in, in_data(c), in_len(c), UINT32_MAX)) {
+			conn_kill(c, CLOSE_NO_MEMORY);
+			return false;
+		}
+		in_pop(c);
+	}
+	return true;
+}
+
+/* A newcomer may wait long for its turn, behind all the others: it must not hold a buffer meanwhile
+ * that sessions could use. */
+static bool should_keep(const struct conn *c)
+{
+	const struct ring *r = conn_ring(c);
+
+	return c->state < CONN_OPEN && r->buf_out > r->n_buffers / 4;
+}
+
 static void received(struct conn *c, uint16_t bid, uint32_t len)
 {
 	struct net *n = conn_net(c);
@@ -158,6 +187,8 @@ static void received(struct conn *c, uint16_t bid, uint32_t len)
 	n->stats->bytes_in += len;
 	if (a)
 		a->bytes_in += len;
+	if (should_keep(c) && !keep(c))
+		return;
 	limit_greed(c);
 	worker_push(n->w, &c->run, class_of(c));
 }
@@ -208,7 +239,7 @@ void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32
 	} else if (res == -ENOBUFS) {
 		w->stats->recv_no_buffer++;
 		c->flags |= CONN_STARVED;
-		ring_starve(r, conn_slot(c));
+		ring_starve(r, conn_slot(c), c->state != CONN_OPEN);
 	} else if (res == -ECANCELED || res == -EAGAIN || res == -EINTR) {
 		if (!c->in_count && !c->run.queued)
 			conn_arm(c);
@@ -241,24 +272,6 @@ void conn_refill(struct worker *w, struct ring *r)
 			prep_recv(c, true, false);
 		budget--;
 	}
-}
-
-/* Moves what is in provided buffers to a buffer of the connection's own. False: the connection was
- * ended. */
-static bool keep(struct conn *c)
-{
-	struct net *n = conn_net(c);
-
-	while (c->in_count) {
-		struct conn_aux *x = conn_aux_get(c);
-
-		if (!x || buf_append(&n->bufs, &x->in, in_data(c), in_len(c), UINT32_MAX)) {
-			conn_kill(c, CLOSE_NO_MEMORY);
-			return false;
-		}
-		in_pop(c);
-	}
-	return true;
 }
 
 /* Parses what an earlier turn kept, with what came since: a partial request head must be looked at

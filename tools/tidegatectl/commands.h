@@ -21,6 +21,7 @@ enum parameter {
 	PREFIX,
 	WORD, /* these are arguments, not options */
 	RATE,
+	PERCENT,
 	SOURCE,
 	TOPIC,
 	PARAMETERS,

@@ -170,6 +170,7 @@ void conn_accepted(struct net *n, struct ring *r, uint32_t slot, unsigned listen
 	c->timer.kind = WORKER_CONN;
 	c->close_reason = CLOSE_REASONS;
 	c->opened_ms = c->last_rx_ms = c->last_message_ms = n->w->now_ms;
+	c->due_ms = worker_now_us(n->w);
 	if (c->protocol == CONN_WEBSOCKET)
 		ws_parser_init(&c->parser.ws);
 	else
@@ -203,6 +204,7 @@ static void set_peer(struct conn *c, const struct sockaddr_in6 *sa)
 		memcpy((uint8_t *)&c->peer + 12, &in->sin_addr, 4);
 		c->peer_port = in->sin_port;
 	}
+	c->timer.tag = wake_tag(&net_self->w->wakes, c->peer_port);
 }
 
 void conn_served(struct conn *c)
@@ -228,8 +230,7 @@ bool conn_admit(struct conn *c, unsigned flags)
 	struct net *n = net_self;
 	struct admission_result r;
 
-	if (!n->admission ||
-		(n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
+	if (!n->admission || (n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
 		return true;
 	r = admission_judge(n->admission, n->lists, n->stats, &c->peer, flags, n->w->now_ns);
 	c->run.flags = r.ticket;
@@ -410,6 +411,7 @@ void conn_resume(struct conn *c)
 	if (!(c->flags & CONN_PAUSED))
 		return;
 	c->flags &= (uint16_t)~CONN_PAUSED;
+	conn_wake(c); /* what has waited so far waited for the upstream */
 	if (c->state == CONN_OPEN)
 		worker_push(net_self->w, &c->run, RUNQ_ESTABLISHED);
 }

@@ -141,14 +141,15 @@ json_t *admin_json_status(const struct admin_status *s)
 	return o;
 }
 
-static json_t *delay_json(const struct hist *h)
+/* In microseconds, of which the histogram's unit is one in per_us. */
+static json_t *delay_json(const struct hist *h, unsigned per_us)
 {
 	json_t *o = json_object();
 
 	put_number(&o, "count", h->count);
-	put_number(&o, "p50", hist_quantile(h, 0.5));
-	put_number(&o, "p99", hist_quantile(h, 0.99));
-	put_number(&o, "max", h->max);
+	put_number(&o, "p50", hist_quantile(h, 0.5) / per_us);
+	put_number(&o, "p99", hist_quantile(h, 0.99) / per_us);
+	put_number(&o, "max", h->max / per_us);
 	return o;
 }
 
@@ -165,7 +166,8 @@ static void append(json_t **array, json_t *value)
 	}
 }
 
-json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_workers)
+json_t *admin_json_workers(
+	const struct tg_worker_stats *workers, const struct hist *cpu_wait, unsigned n_workers)
 {
 	json_t *array = json_array();
 
@@ -174,8 +176,13 @@ json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_wor
 		put_number(&o, "worker", i);
 		put_counters(&o, &workers[i]);
 		put(&o, "closes", closes_json(&workers[i]));
-		put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us));
-		put(&o, "loop_us", delay_json(&workers[i].loop_us));
+		put(&o, "busy_ratio", json_real((double)workers[i].busy_permille / 1000));
+		put(&o, "poll_delay_us", delay_json(&workers[i].poll_delay_us, 1));
+		put(&o, "wake_delay_us", delay_json(&workers[i].wake_delay_us, 1));
+		put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us, 1));
+		put(&o, "first_poll_us", delay_json(&workers[i].first_poll_us, 1));
+		put(&o, "loop_us", delay_json(&workers[i].loop_us, 1));
+		put(&o, "cpu_wait_us", cpu_wait ? delay_json(&cpu_wait[i], 1000) : json_null());
 		append(&array, o);
 	}
 	return array;

@@ -83,7 +83,7 @@ static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before)
 {
 	struct hist delay;
-	hist_diff(&delay, &now->run_delay_us, &before->run_delay_us);
+	hist_diff(&delay, &now->poll_delay_us, &before->poll_delay_us);
 	uint64_t p99 = hist_quantile(&delay, 0.99);
 	if (p99 > iv->delay_p99_us)
 		iv->delay_p99_us = p99;

@@ -23,7 +23,7 @@ enum {
  * n_workers copies each, `before` taken interval_ns (> 0) earlier; a counter that went backwards
  * counts as unchanged.
  *
- *   sched_poll_delay_p99  of the interval, of the worker where it is greatest
+ *   sched_poll_delay_p99  of the interval, of the worker where it is greatest (poll_delay_us)
  *   runnable_tasks, conns levels now, summed over the workers
  *   accepts, closes       per second
  *   gate                  as given: "open", "paced", "shut"; "off" without admission

@@ -155,7 +155,8 @@ int BPF_PROG(tidegate_switch, bool preempt, struct task_struct *prev)
 	d->run_seen_ns = waited;
 	d->run_tid = tid;
 	d->run_since_ns = s->since_ns;
-	if (known && waited > seen)
+	/* Once each time that it ran, also if it had not to wait. */
+	if (known && waited >= seen)
 		hist_add(&d->run, waited - seen);
 	return 0;
 }

@@ -423,7 +423,7 @@ sample() { # PERCENT: has the kernel measure it of so many of the sockets
 section_sched() {
 	local n i share order lost low high shares="0 $sched_default 100" f=$tmp/sched
 	# Short ones, and many: what is looked for is small, and the machine drifts.
-	rounds=${BENCH_ROUNDS:-21} seconds=${BENCH_SECONDS:-1}
+	local rounds=${BENCH_ROUNDS:-21} seconds=${BENCH_SECONDS:-1}
 	echo
 	echo "sched: echo of 64 bytes with the delays of a share of the sockets measured in the kernel, against the same" \
 		"gateway with nothing attached (0 %), in turn; $rounds rounds of $seconds s"

@@ -494,8 +494,8 @@ struct tg_sched {
 	__u32 least_share; /* what the keeper switched to; 0: the programs are not attached */
 	__u32 run;         /* 1: the workers' waits for a CPU are taken. The keeper */
 	__u32 switches;    /* how often it was switched. The keeper, last */
-	/* When that was: what became ready earlier is forgotten, since nobody may have seen it
-	 * being received. */
+	/* When that was, or when share was last changed: what became ready earlier is forgotten,
+	 * since nobody may have seen it being received. */
 	__u64 since_ns;
 	/* The workers, each its own: threads of one process, as the first PID namespace numbers
 	 * them; 0: none. A copy of what worker_load says, on lines that nobody writes. */

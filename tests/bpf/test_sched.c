@@ -371,7 +371,7 @@ static void test_shares(void **state)
 
 	start(k);
 	assert_true(bpf_sched_share(says) == 0);
-	bpf_sched_adapt(says, 1); /* off stays off, however few there are */
+	bpf_sched_adapt(says, 1, crowd_now_ns()); /* off stays off, however few there are */
 	assert_int_equal(says->share, 0);
 	switch_to(k, 1e-9, true);
 	assert_int_equal(says->share, 1);
@@ -384,13 +384,18 @@ static void test_shares(void **state)
 	assert_int_equal(says->switches, switches);
 	/* While there are few, more of them; never less than what was asked for. */
 	switch_to(k, 10, true);
-	bpf_sched_adapt(says, 0);
+	bpf_sched_adapt(says, 0, crowd_now_ns());
 	assert_true(bpf_sched_share(says) == 1);
-	bpf_sched_adapt(says, 64);
+	bpf_sched_adapt(says, 64, crowd_now_ns());
 	assert_true(bpf_sched_share(says) == 1);
-	bpf_sched_adapt(says, 128);
+	uint64_t before = says->since_ns;
+	bpf_sched_adapt(says, 127, crowd_now_ns());
+	assert_true(bpf_sched_share(says) == 1);
+	assert_int_equal(says->since_ns, before);
+	bpf_sched_adapt(says, 128, crowd_now_ns());
 	assert_true(bpf_sched_share(says) == 0.5);
-	bpf_sched_adapt(says, 1000000);
+	assert_true(says->since_ns > before); /* what waits now is forgotten */
+	bpf_sched_adapt(says, 1000000, crowd_now_ns());
 	assert_int_equal(says->share, TG_SCHED_SHARE_ALL / 10);
 	switch_to(k, 100, false);
 	assert_int_equal(says->share, TG_SCHED_SHARE_ALL);

@@ -189,18 +189,24 @@ void bpf_sched_worker_end(struct tg_sched *s, unsigned worker)
 	SET(s->tid[worker], 0);
 }
 
-void bpf_sched_adapt(struct tg_sched *s, uint64_t connections)
+void bpf_sched_adapt(struct tg_sched *s, uint64_t connections, uint64_t now_ns)
 {
 	uint32_t least = GET(s->least_share), share = TG_SCHED_SHARE_ALL;
 
 	if (!least)
 		return;
-	if (connections > LEAST_SOCKETS)
-		share = (uint32_t)((uint64_t)TG_SCHED_SHARE_ALL * LEAST_SOCKETS / connections);
+	/* By halves: a change is to be rare. */
+	while (share > least &&
+		share / 2 * connections >= (uint64_t)TG_SCHED_SHARE_ALL * LEAST_SOCKETS)
+		share /= 2;
 	if (share < least)
 		share = least;
-	if (share != GET(s->share))
-		SET(s->share, share);
+	if (share == GET(s->share))
+		return;
+	/* Whoever is no longer sampled frees no place: what stands there now must not be found when
+	 * it is sampled again. */
+	SET(s->since_ns, now_ns);
+	SET(s->share, share);
 }
 
 double bpf_sched_share(const struct tg_sched *s)

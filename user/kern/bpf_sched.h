@@ -50,7 +50,7 @@ void bpf_sched_worker_end(struct tg_sched *s, unsigned worker);
 /* The share that is worth its cost: that which was configured, but while there are few connections
  * so much more that some LEAST_SOCKETS of them are measured, 64. One thread of the gateway, every
  * now and then. */
-void bpf_sched_adapt(struct tg_sched *s, uint64_t connections);
+void bpf_sched_adapt(struct tg_sched *s, uint64_t connections, uint64_t now_ns);
 /* Of the sockets, 0..1; 0: nothing is measured. */
 double bpf_sched_share(const struct tg_sched *s);
 

@@ -230,7 +230,8 @@ bool conn_admit(struct conn *c, unsigned flags)
 	struct net *n = net_self;
 	struct admission_result r;
 
-	if (!n->admission || (n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
+	if (!n->admission ||
+		(n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
 		return true;
 	r = admission_judge(n->admission, n->lists, n->stats, &c->peer, flags, n->w->now_ns);
 	c->run.flags = r.ticket;

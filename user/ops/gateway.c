@@ -388,7 +388,7 @@ static bool supervise(struct gateway *g, int channel)
 			stop = true;
 		report_rings(g);
 		if (g->kernel.sched)
-			bpf_sched_adapt(g->kernel.sched, connections(g));
+			bpf_sched_adapt(g->kernel.sched, connections(g), worker_clock_ns());
 		if (dog.seen)
 			watchdog_look(&dog, g->stats, worker_clock_ns());
 		if (lines)

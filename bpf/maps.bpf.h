@@ -190,4 +190,12 @@ struct {
 	__type(value, struct tg_delays);
 } delays SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TG_READY_PLACES);
+	__type(key, __u32);
+	__type(value, struct tg_ready);
+} ready SEC(".maps");
+
 #endif

@@ -134,6 +134,9 @@ static void test_workers(void **state)
 		assert_int_equal(number(delay, "p50"), 10);
 		assert_int_equal(number(delay, "max"), 3000);
 		assert_int_equal(number(json_object_get(o, "loop_us"), "p99"), 5);
+		assert_int_equal(number(json_object_get(o, "poll_delay_us"), "max"), 4000);
+		assert_true(json_real_value(json_object_get(o, "busy_ratio")) == 0.25);
+		assert_true(json_is_null(json_object_get(o, "cpu_wait_us")));
 	}
 	json_decref(j);
 }
@@ -420,6 +423,36 @@ static void test_kick(void **state)
 	assert_error(LOCAL, "POST /v1/kick?session=2", 504, "a worker did not answer within 2 s");
 }
 
+static void test_sample(void **state)
+{
+	json_t *j = ask_json("GET /v1/sample", 200);
+
+	assert_true(json_number_value(json_object_get(j, "percent")) == 0);
+	json_decref(j);
+	assert_error(LOCAL, "POST /v1/sample/set", 400, "give percent");
+	assert_error(LOCAL, "POST /v1/sample/set?percent=101", 400,
+		"percent must be a whole number from 0 to 100");
+	assert_error(LOCAL, "POST /v1/sample/set?percent=2.5", 400,
+		"percent must be a whole number from 0 to 100");
+	json_decref(ask_json("POST /v1/sample/set?percent=25", 200));
+	j = ask_json("GET /v1/sample", 200);
+	assert_true(json_number_value(json_object_get(j, "percent")) == 25);
+	json_decref(j);
+	j = ask_json("GET /v1/workers", 200);
+	json_t *wait = json_object_get(json_array_get(j, 1), "cpu_wait_us");
+	assert_int_equal(number(wait, "count"), 1);
+	assert_int_equal(number(wait, "max"), 40000);
+	json_decref(j);
+	fake.sample_error = -EOPNOTSUPP;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 409,
+		"admission is not in the kernel (admission.mode)");
+	fake.sample_error = -EIO;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 409,
+		"the kernel does not measure; the log says why");
+	fake.sample_error = -ETIMEDOUT;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 503, "the keeper does not answer");
+}
+
 static void test_gate_errors(void **state)
 {
 	json_t *j = ask_json("GET /v1/gate", 200);
@@ -567,6 +600,7 @@ int main(void)
 		WITH_ADMIN(test_topics),
 		WITH_ADMIN(test_publish),
 		WITH_ADMIN(test_gate_errors),
+		WITH_ADMIN(test_sample),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_timeouts),
 		cmocka_unit_test(test_keys_against_a_guard_page),

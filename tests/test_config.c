@@ -227,7 +227,7 @@ static void test_admission(void **state)
 	assert_int_equal(a->penalty_ms, 30000);
 	assert_false(a->limit_loopback);
 	assert_int_equal(a->n_allow + a->n_deny + a->n_weights, 0);
-	assert_int_equal(c->sched_sample_percent, 0);
+	assert_int_equal(c->sched_sample_percent, 10);
 	assert_int_equal(c->debug_handshake_us, 0);
 	config_free(c);
 

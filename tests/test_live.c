@@ -124,9 +124,9 @@ static void test_workers(void **state)
 	s->class_ns[RUNQ_ESTABLISHED] += 700;
 	s->runnable = 9;
 	for (unsigned i = 0; i < 98; i++)
-		hist_add(&s->run_delay_us, 5);
-	hist_add(&s->run_delay_us, 40000);
-	hist_add(&s->run_delay_us, 40000);
+		hist_add(&s->poll_delay_us, 5);
+	hist_add(&s->poll_delay_us, 40000);
+	hist_add(&s->poll_delay_us, 40000);
 	json_t *j = look(2), *w = worker_of(j, 0), *quiet = worker_of(j, 1);
 
 	assert_true(real(w, "accepts_per_s") == 250);

@@ -313,9 +313,33 @@ static void test_random_operations(void **state)
 	}
 }
 
+/* A wake delay in 16 bits: never 0, exact to 1 in 1,024, in order. */
+static void test_wake(void **state)
+{
+	struct runq_item it = {0};
+	struct runq q;
+	uint32_t before = 0;
+
+	assert_int_equal(runq_wake_us(runq_wake(0)), 1);
+	for (uint32_t us = 1; us < 2048; us++)
+		assert_int_equal(runq_wake_us(runq_wake(us)), us);
+	for (uint64_t us = 1; us <= UINT32_MAX; us += us / 3 + 1) {
+		uint32_t back = runq_wake_us(runq_wake((uint32_t)us));
+
+		assert_true(back <= us && back >= us - us / 1024 && back > before);
+		before = back;
+	}
+	assert_true(runq_wake_us(runq_wake(UINT32_MAX)) >= UINT32_MAX - (1u << 21));
+	runq_init(&q, (const uint64_t[RUNQ_CLASSES]){1, 1, 1, 1, 1});
+	it.wake = 77; /* of its last turn */
+	runq_push(&q, &it, RUNQ_LINKS, 0);
+	assert_int_equal(it.wake, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_wake),
 		cmocka_unit_test(test_fifo_and_bookkeeping),
 		cmocka_unit_test(test_remove_anywhere),
 		cmocka_unit_test(test_shares_follow_quanta_not_costs),

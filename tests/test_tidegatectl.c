@@ -271,6 +271,11 @@ static void test_gate(void **state)
 	assert_result(run("gate|rate|x"), 2, "", "rate must be connections per second");
 	fake.gate_error = -EOPNOTSUPP;
 	assert_result(run("gate|auto"), 1, "", "admission is off");
+	assert_result(run("sample"), 0, "wake delays are not measured\n", "");
+	assert_result(
+		run("sample|set|7"), 0, "wake delays are measured of 7 % of the sockets\n", "");
+	assert_result(run("sample|set|101"), 2, "", "percent must be a whole number from 0 to 100");
+	assert_result(run("sample|set"), 2, "", "sample set needs a percent");
 }
 
 static void test_lists(void **state)

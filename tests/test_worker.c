@@ -490,6 +490,90 @@ static void tell(struct bare *b, void *arg)
 	*(struct told *)arg = (struct told){turn_since(b), b->stats->least_delay};
 }
 
+static void copy_stats(struct bare *b, void *arg)
+{
+	memcpy(arg, b->stats, sizeof *b->stats);
+}
+
+/* What takes more than ten times its budget is noted: what it was, and for how long. */
+static void test_late_turns(void **state)
+{
+	struct bare b = {0};
+	struct worker_opts opts = bare_opts(&b);
+	struct tg_worker_stats seen;
+	struct job jobs[2];
+
+	opts.slice_us = 2100; /* 21 ms are late for a job, not for the loop */
+	opts.turn_us = 1900;
+	assert_int_equal(bare_begin(&b, &opts), 0);
+	bare_run(&b, queue_two, jobs);
+	bare_run(&b, nothing, NULL);
+	bare_run(&b, copy_stats, &seen);
+	assert_true(seen.late_turns >= 1); /* more on a machine that stops now and then */
+	if (seen.late_turns == 1) {
+		assert_int_equal(seen.late.doing, STATS_DOING_HANDSHAKE);
+		assert_true(
+			seen.late_ns >= 20000000 && seen.late_ns <= seen.loop_us.max * 1000 + 1000);
+	}
+	assert_int_equal(
+		seen.turn.doing, STATS_DOING_REAP); /* mail: it is here that it was copied */
+	bare_end(&b);
+	bare_free(&b);
+}
+
+static struct tg_sched measures;
+static struct job woken[WORKER_MEASURED_LEAST];
+
+/* Each has waited for 1.5 s before it was received, which somebody measured. */
+static void queue_woken(struct bare *b, void *arg)
+{
+	for (unsigned i = 0; i < WORKER_MEASURED_LEAST; i++) {
+		job_init(&woken[i], job_of_no_time);
+		worker_push_woken(b->w, &woken[i].run, RUNQ_ESTABLISHED, runq_wake(1500000));
+	}
+	job_init(arg, job_of_no_time);
+	job_run(b->w, arg, RUNQ_HANDSHAKE); /* of this one nobody knows */
+}
+
+/* The sum of both delays of an event where the first one is known; the second alone while nothing
+ * is measured. It is what the governor reads then. */
+static void test_poll_delay(void **state)
+{
+	struct bare b = {0};
+	struct worker_opts opts = bare_opts(&b);
+	struct tg_worker_stats seen = {0};
+	struct job other, jobs[2];
+	uint64_t before;
+
+	measures.share = 0;
+	opts.sched = &measures;
+	assert_int_equal(bare_begin(&b, &opts), 0);
+	bare_run(&b, queue_two, jobs);
+	while (seen.run_delay_us.count < 2)
+		bare_run(&b, copy_stats, &seen);
+	assert_int_equal(seen.poll_delay_us.count, 2);
+	assert_int_equal(seen.poll_delay_us.sum, seen.run_delay_us.sum);
+	__atomic_store_n(&measures.share, 1, __ATOMIC_RELAXED);
+	/* It looks once a turn. */
+	for (before = seen.loops; seen.loops < before + 2;)
+		bare_run(&b, copy_stats, &seen);
+	before = seen.poll_delay_us.count;
+	for (unsigned i = 1; i <= 20; i++) {
+		bare_run(&b, queue_woken, &other);
+		bare_sleep_ms(2 * WORKER_SLOT_NS / 1000000);
+		bare_run(&b, nothing, NULL);
+		bare_run(&b, copy_stats, &seen);
+		assert_int_equal(seen.poll_delay_us.count, before + i * WORKER_MEASURED_LEAST);
+		/* They may lie in two slots. */
+		if ((uint32_t)seen.least_delay >= 1499000)
+			break;
+	}
+	assert_true(seen.poll_delay_us.max >= 1499000 && seen.run_delay_us.max < 1499000);
+	assert_true((uint32_t)seen.least_delay >= 1499000);
+	bare_end(&b);
+	bare_free(&b);
+}
+
 /* What the governor reads: time by class, the least delay of a slot, and the turn that goes on. */
 static void test_least_delay_is_published(void **state)
 {
@@ -688,6 +772,8 @@ int main(void)
 		cmocka_unit_test(test_least_delay_is_published),
 		cmocka_unit_test(test_newcomers_share_a_slice_with_nobody),
 		cmocka_unit_test(test_sessions_do_not_wait_for_newcomers),
+		cmocka_unit_test(test_late_turns),
+		cmocka_unit_test(test_poll_delay),
 		cmocka_unit_test(test_nothing_is_left),
 	};
 

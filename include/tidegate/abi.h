@@ -524,18 +524,29 @@ enum {
 	TG_HIST_BUCKETS = (64 - TG_HIST_SUB_BITS + 1) << TG_HIST_SUB_BITS,
 
 	TG_SCHED_SHARE_ALL = 65536, /* tg_sched.share: every socket */
+
+	TG_READY_PLACES = 8192, /* entries of `ready`; a power of two */
 };
 
-/* Map `sched`, array[1], mmapable. Whoever switches the measuring; sched. All zero: nothing is
- * measured, and no socket holds storage for it. */
+/* Map `sched`, array[1], mmapable, read at every event and written hardly ever. All zero: nothing
+ * is measured, and no socket holds storage for it. */
 struct tg_sched {
-	__u32 share; /* sockets of TG_SCHED_SHARE_ALL whose wake delay is taken; 0: none */
-	__u32 run;   /* 1: the workers' waits in the run queue are taken */
-	/* When it was last switched: what became ready earlier is forgotten, since nobody may have
-	 * seen it being received. */
+	/* Sockets of TG_SCHED_SHARE_ALL whose wake delay is taken; 0: none. The keeper, when it
+	 * switches; the gateway raises it while it has few connections. */
+	__u32 share;
+	__u32 least_share; /* what the keeper switched to; 0: the programs are not attached */
+	__u32 run;         /* 1: the workers' waits for a CPU are taken. The keeper */
+	__u32 switches;    /* how often it was switched. The keeper, last */
+	/* When that was, or when share was last changed: what became ready earlier is forgotten,
+	 * since nobody may have seen it being received. */
 	__u64 since_ns;
+	/* The workers, each its own: threads of one process, as the first PID namespace numbers
+	 * them; 0: none. A copy of what worker_load says, on lines that nobody writes. */
+	__u32 tgid;
+	__u32 seed; /* of tg_ready_hash(), so that no client can aim at being measured or not */
+	__u32 tid[TG_WORKERS_MAX];
 };
-_Static_assert(sizeof(struct tg_sched) == 16, "no padding");
+_Static_assert(sizeof(struct tg_sched) == 32 + 4 * TG_WORKERS_MAX, "no padding");
 
 /* One writer at a time, plain stores: readers see values slightly apart. Nanoseconds. */
 struct tg_hist {
@@ -549,14 +560,50 @@ _Static_assert(sizeof(struct tg_hist) == 32 + 8 * TG_HIST_BUCKETS, "no padding")
 /* Map `delays`, array[TG_WORKERS_MAX], index as in worker_load, mmapable. sched; metrics, tools.
  * They grow for ever, over restarts of the gateway, too. */
 struct tg_delays {
-	/* Of each event of a sampled socket: from readable to received by the worker. For what a
-	 * client sends before it is accepted, the wait in the accept queue is part of it. What
-	 * arrives while the worker receives belongs to the event that it receives. */
-	struct tg_hist wake;
-	struct tg_hist run; /* of each time that the worker's thread waited for a CPU */
-	__u64 runnable_ns;  /* sched's own: since when it waits; 0: it does not */
+	/* Of each time that the worker's thread waited for a CPU, by the kernel's own accounting
+	 * (sched_info); counted when the thread leaves the CPU again. */
+	struct tg_hist run;
+	/* sched's own: whose waits these are, since when, and how much of them is in the histogram.
+	 */
+	__u64 run_since_ns, run_seen_ns;
+	__u32 run_tid, zero;
 };
-_Static_assert(sizeof(struct tg_delays) == 2 * sizeof(struct tg_hist) + 8, "no padding");
+_Static_assert(sizeof(struct tg_delays) == sizeof(struct tg_hist) + 24, "no padding");
+
+/* Map `ready`, array[TG_READY_PLACES], mmapable, index tg_ready_hash() % TG_READY_PLACES: the
+ * sampled sockets that are readable now, and since when. sched fills a place; the worker that has
+ * received from the socket frees it. Two sockets may want one place: the second is then not
+ * measured. Both sides may write at the same time, and lose the one or the other measurement by it;
+ * a place that nobody freed is taken by the next socket of the same peer at once, by others after
+ * ten seconds. */
+struct tg_ready {
+	__u64 since_ns; /* 0: free */
+	__u64 cookie;   /* of the socket: sched's own */
+	__u32 key;      /* tg_ready_key() of its peer */
+	__u32 zero;
+	__u64 zero1;
+};
+_Static_assert(sizeof(struct tg_ready) == 32, "two in a cache line");
+
+/* Of the peer's port, which the kernel has at hand when nothing else is. */
+static inline __u16 tg_ready_hash(__be16 port, __u32 seed)
+{
+	__u32 h = (port ^ seed) * 0x9e3779b1u;
+
+	return (__u16)((h ^ h >> 15) * 0x85ebca6bu >> 16);
+}
+
+/* Tells those of one hash apart: by address, IPv4 mapped, in network order. */
+static inline __u32 tg_ready_key(__u32 a, __u32 b, __u32 c, __u32 d)
+{
+	return a ^ b ^ c ^ d;
+}
+
+/* share as in tg_sched. */
+static inline int tg_ready_sampled(__u16 hash, __u32 share)
+{
+	return hash >= TG_SCHED_SHARE_ALL - share;
+}
 
 /* Map `meta`, array[1]. The keeper, once the rest is in place; every next start, tools. */
 struct tg_meta {

@@ -43,6 +43,9 @@
 	X(mailbox_full, "mailbox_full_total", "messages",                                          \
 		"Messages between threads that had to wait for room")                              \
 	X(loops, "loops_total", "turns", "Turns of the worker's loop")                             \
+	X(late_turns, "late_turns_total", "turns",                                                 \
+		"Turns that took more than ten times their budget (workers.turn; the loop's own "  \
+		"work: workers.slice); the log says what they were")                               \
 	X(cpu_ns, "cpu_seconds_total", "ns",                                                       \
 		"CPU time of the worker's thread, looked at every 100 ms while it is awake")       \
 	X(link_connects, "link_connects_total", "links", "Links established")                      \

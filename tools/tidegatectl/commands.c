@@ -4,7 +4,7 @@
 
 const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer", "session",
 	"code", "reason", "slow", "secret-file", "subject", "expires", "prefix", "connections",
-	"interval", "count", "word", "rate", "prefix", "topic"};
+	"interval", "count", "word", "rate", "percent", "prefix", "topic"};
 
 const struct command commands[] = {
 	{
@@ -102,6 +102,20 @@ const struct command commands[] = {
 		.method = "GET",
 		.path = "/v1/gate",
 		.show = show_gate,
+	},
+	{
+		.name = "sample",
+		.usage = " [set PERCENT]",
+		.summary = "of how many sockets the kernel measures the wake delay",
+		.help = "  set PERCENT  measure it of so many from now on, 0 to 100; 0 ends all "
+			"measuring in the kernel\n"
+			"While there are few connections more of them are measured, so that there "
+			"is "
+			"something to see.\n"
+			"Holds until a restart; sched.sample_percent is for good.\n",
+		.method = "GET",
+		.path = "/v1/sample",
+		.show = show_sample,
 	},
 	{
 		.name = "sources",
@@ -213,6 +227,7 @@ const struct subcommand subcommands[] = {
 	{"gate", "open", PARAMETERS, "/v1/gate/set", "open", show_gate_word},
 	{"gate", "shut", PARAMETERS, "/v1/gate/set", "shut", show_gate_word},
 	{"gate", "rate", RATE, "/v1/gate/set", "rate", show_gate_word},
+	{"sample", "set", PERCENT, "/v1/sample/set", NULL, show_sample},
 	{"allow", "list", PARAMETERS, NULL, NULL, show_list},
 	{"allow", "add", SOURCE, "/v1/allow/add", NULL, show_list_change},
 	{"allow", "del", SOURCE, "/v1/allow/del", NULL, show_list_change},

@@ -24,6 +24,7 @@ enum parameter {
 	COUNT,
 	WORD, /* these are arguments, not options */
 	RATE,
+	PERCENT,
 	SOURCE,
 	TOPIC,
 	PARAMETERS,

@@ -407,6 +407,20 @@ bool show_gate_word(const json_t *answer)
 	return true;
 }
 
+bool show_sample(const json_t *answer)
+{
+	const json_t *percent = json_object_get(answer, "percent");
+
+	if (!json_is_number(percent))
+		return false;
+	if (json_number_value(percent) > 0)
+		printf("wake delays are measured of %.3g %% of the sockets\n",
+			json_number_value(percent));
+	else
+		puts("wake delays are not measured");
+	return true;
+}
+
 bool show_sources(const json_t *answer)
 {
 	struct table t;

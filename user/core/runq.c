@@ -24,6 +24,7 @@ void runq_push(struct runq *q, struct runq_item *it, enum runq_class class_, uin
 	it->next = NULL;
 	it->class_ = (uint8_t)class_;
 	it->queued = true;
+	it->wake = 0;
 	it->since_us = now_us;
 	*q->tail[class_] = it;
 	q->tail[class_] = &it->next;

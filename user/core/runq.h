@@ -26,10 +26,12 @@ enum runq_class {
 
 struct runq_item {
 	struct runq_item *next;
-	uint8_t class_;
-	bool queued;
-	uint8_t kind;      /* free for the owner; tells what the item is embedded in */
+	uint8_t class_ : 4;
+	uint8_t kind : 3; /* free for the owner; tells what the item is embedded in */
+	uint8_t queued : 1;
 	uint8_t flags;     /* free for the owner */
+	uint16_t wake;     /* what its event had waited before it was received: runq_wake_us; 0: not
+			      measured */
 	uint32_t since_us; /* when it was pushed, low 32 bits of microseconds: run delay = now -
 			      since */
 };
@@ -43,10 +45,24 @@ struct runq {
 	uint64_t quantum_ns[RUNQ_CLASSES];
 };
 
+/* Microseconds in 16 bits, exact to 1 in 1,024: 11 bits, and by how many they are shifted. Never 0;
+ * none at all becomes 1. */
+static inline uint16_t runq_wake(uint32_t us)
+{
+	unsigned bits = 32 - (unsigned)__builtin_clz(us | 1), shift = bits > 11 ? bits - 11 : 0;
+
+	return us ? (uint16_t)(shift << 11 | us >> shift) : 1;
+}
+
+static inline uint32_t runq_wake_us(uint16_t wake)
+{
+	return (uint32_t)(wake & 0x7ff) << (wake >> 11);
+}
+
 void runq_init(struct runq *q, const uint64_t quantum_ns[RUNQ_CLASSES]);
 
-/* Queues at the tail of its class; no effect when queued already (since_us then stays the older
- * one). */
+/* Queues at the tail of its class, with wake 0; no effect when queued already (since_us then stays
+ * the older one). */
 void runq_push(struct runq *q, struct runq_item *it, enum runq_class class_, uint32_t now_us);
 
 /* Takes it out of the queue, wherever it is: O(class length), for rare use (a connection that dies

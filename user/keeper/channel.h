@@ -40,6 +40,9 @@ enum channel_kind {
 	CHANNEL_READY, /* serving; sub = workers */
 	/* Could not start; text says why. At the first start the keeper gives up then. */
 	CHANNEL_FAILED,
+	/* An operator wants wake delays measured of index per cent of the sockets, 0..100; 0: of
+	 * none. What came of it, the map `sched` says. */
+	CHANNEL_SAMPLE,
 };
 
 struct channel_record {

@@ -256,6 +256,21 @@ static void on_ready(struct keeper *k, unsigned workers)
 		log_warn("keeper", "telling the service manager: %s", strerror(-r));
 }
 
+static void sample(struct keeper *k, uint32_t percent)
+{
+	char error[256];
+	int err = -EINVAL;
+
+	snprintf(error, sizeof error, "not within 0..100: %" PRIu32, percent);
+	if (percent <= 100)
+		err = kernel_gate_sample(k->gate, percent, error, sizeof error);
+	if (err)
+		log_warn("keeper", "wake delays are not measured: %s", error);
+	else
+		log_info("keeper", "wake delays of %" PRIu32 " %% of the sockets are measured",
+			percent);
+}
+
 static void on_record(struct keeper *k, const struct channel_record *rec)
 {
 	switch (rec->kind) {
@@ -268,6 +283,9 @@ static void on_record(struct keeper *k, const struct channel_record *rec)
 		break;
 	case CHANNEL_DRAIN:
 		drain(k, "asked through the gateway");
+		break;
+	case CHANNEL_SAMPLE:
+		sample(k, rec->index);
 		break;
 	default: /* the gateway faces the network: what it says is input */
 		log_warn("keeper", "gateway (pid %d) sent an unknown record, kind %" PRIu32,

@@ -176,6 +176,7 @@ void conn_accepted(struct net *n, struct ring *r, uint32_t slot, unsigned listen
 	c->timer.kind = WORKER_CONN;
 	c->close_reason = CLOSE_REASONS;
 	c->opened_ms = c->last_rx_ms = c->last_message_ms = n->w->now_ms;
+	c->due_ms = worker_now_us(n->w);
 	if (c->protocol == CONN_WEBSOCKET)
 		ws_parser_init(&c->parser.ws);
 	else
@@ -210,6 +211,7 @@ static void set_peer(struct conn *c, const struct sockaddr_in6 *sa)
 		memcpy((uint8_t *)&c->peer + 12, &in->sin_addr, 4);
 		c->peer_port = in->sin_port;
 	}
+	c->timer.tag = wake_tag(&net_self->w->wakes, c->peer_port);
 }
 
 void conn_served(struct conn *c)
@@ -428,6 +430,7 @@ void conn_resume(struct conn *c)
 	if (!(c->flags & CONN_PAUSED))
 		return;
 	c->flags &= (uint16_t)~CONN_PAUSED;
+	conn_wake(c); /* what has waited so far waited for the upstream */
 	if (c->state == CONN_OPEN)
 		worker_push(net_self->w, &c->run, RUNQ_ESTABLISHED);
 }

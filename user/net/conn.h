@@ -91,10 +91,11 @@ struct conn_aux {
 };
 
 struct conn {
-	struct runq_item run; /* its flags: bits of admission_ticket */
-	struct wheel_timer timer;
-	struct conn *flush_next; /* flush list, then the list of sends in flight */
-	struct outq_item *out;   /* the out queue */
+	struct runq_item run;     /* its flags: bits of admission_ticket */
+	struct wheel_timer timer; /* its tag: wake_tag() of the socket's peer, 0 before it is known
+				   */
+	struct conn *flush_next;  /* flush list, then the list of sends in flight */
+	struct outq_item *out;    /* the out queue */
 	struct conn_aux *aux;
 	void *up;  /* the upstream's state of this session */
 	void *app; /* the layer above's */
@@ -118,7 +119,8 @@ struct conn {
 	uint16_t ping_window; /* the minute pings_in counts in */
 	uint32_t out_bytes, out_inflight;
 	uint32_t opened_ms, last_rx_ms, last_message_ms;
-	uint32_t due_ms; /* OPEN: the next heartbeat; CLOSING: the deadline */
+	uint32_t due_ms; /* OPEN: the next heartbeat; CLOSING: the deadline; before its first turn:
+			    the microsecond when it was accepted, or 0 */
 	uint32_t messages_in, messages_out;
 };
 

@@ -176,11 +176,27 @@ static bool should_keep(const struct conn *c)
 	return c->state < CONN_OPEN && r->buf_out > r->n_buffers / 4;
 }
 
+uint16_t conn_wake(struct conn *c)
+{
+	const struct net *n = conn_net(c);
+	/* What a proxy said is another's address than the socket's. */
+	bool proxied = n->opts->listeners[c->listener].proxy_protocol;
+	uint64_t ns;
+
+	if (!wake_take(&n->w->wakes, c->timer.tag, proxied ? NULL : &c->peer, n->w->now_ns, &ns))
+		return 0;
+	ns /= 1000;
+	return runq_wake(ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns);
+}
+
 static void received(struct conn *c, uint16_t bid, uint32_t len)
 {
 	struct net *n = conn_net(c);
 	struct account *a = account_of(c);
+	uint16_t wake = conn_wake(c);
 
+	if (wake)
+		hist_add(&n->stats->wake_delay_us, runq_wake_us(wake));
 	in_push(c, bid, len);
 	c->last_rx_ms = n->w->now_ms;
 	c->pings_unanswered = 0;
@@ -190,7 +206,7 @@ static void received(struct conn *c, uint16_t bid, uint32_t len)
 	if (should_keep(c) && !keep(c))
 		return;
 	limit_greed(c);
-	worker_push(n->w, &c->run, class_of(c));
+	worker_push_woken(n->w, &c->run, class_of(c), wake);
 }
 
 /* The peer sends nothing more. What is queued for it is still its due; nothing is awaited after
@@ -386,6 +402,11 @@ void conn_run(struct worker *w, struct runq_item *it)
 		return;
 	}
 	note_delay(w, c);
+	worker_turn_of(w, c->ring, conn_slot(c), c->session);
+	if (c->state <= CONN_HANDSHAKE && c->due_ms) {
+		hist_add(&n->stats->first_poll_us, worker_now_us(w) - c->due_ms);
+		c->due_ms = 0;
+	}
 	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
 	n->turn_frames = 0;
 	more = c->flags & CONN_VERDICT ? conn_hello_again(c) : CONN_MORE_INPUT;

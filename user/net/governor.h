@@ -69,8 +69,8 @@ void governor_defaults(struct governor_opts *opts);
  * that was worst off; the rest is summed. */
 struct governor_sample {
 	bool has_delay;    /* false: no event waited for anything, or nothing happened */
-	uint64_t delay_ns; /* the smallest delay of an event of the worst class: run delay or loop
-			      lag, the larger, until the kernel measures the wake delay too */
+	uint64_t delay_ns; /* the smallest delay of an event of the worst class: poll delay where
+			      the kernel measures; else run delay or loop lag, the larger */
 	uint64_t busy_ns, handshake_ns; /* time at work; of it, accepting and shaking hands … */
 	uint64_t served_here;           /* … and the handshakes completed by it */
 	uint64_t awake_ns; /* like busy_ns, with what is spent between turns, at the sockets */

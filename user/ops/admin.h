@@ -22,7 +22,6 @@
 #include <sys/types.h>
 
 #include "base/stats.h"
-#include "kern/bpf_sched.h"
 #include "net/conn.h"
 #include "net/gate_info.h"
 #include "net/link_info.h"
@@ -92,8 +91,13 @@ struct admin_backend {
 	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
 	/* Of the programs in the kernel. -EOPNOTSUPP: there is no gate in the kernel. */
 	int (*verdicts)(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
-	/* NULL: never measured. -EOPNOTSUPP: not now. */
-	int (*delays)(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
+	/* Waits of a worker's thread for a CPU, ns. NULL: never measured. -EOPNOTSUPP: not now. */
+	int (*cpu_wait)(void *ctx, unsigned worker, struct hist *ret);
+	/* Of the sockets, 0..1, whose wake delay is measured; 0: none. NULL: never. */
+	double (*share)(void *ctx);
+	/* Measures percent of them from now on, 0..100. -EOPNOTSUPP: not in the kernel; -EIO: the
+	 * keeper says in the log why it could not. */
+	int (*sample)(void *ctx, unsigned percent);
 	/* Source prefixes, those with the most connections and churn first; array from malloc. */
 	int (*sources)(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
 	/* The same into an array of limit (at most SOURCES_TOP_MAX), as often as once a second and

@@ -154,13 +154,13 @@ static struct tg_worker_stats *copy_stats(const struct admin_api *api)
 }
 
 /* NULL: not measured, or without memory. */
-static struct bpf_sched_delays *copy_delays(const struct admin_api *api)
+static struct hist *copy_waits(const struct admin_api *api)
 {
 	const struct admin_backend *b = &api->backend;
-	struct bpf_sched_delays *copy = b->delays ? calloc(b->n_workers + 1, sizeof(*copy)) : NULL;
+	struct hist *copy = b->cpu_wait ? calloc(b->n_workers + 1, sizeof(*copy)) : NULL;
 
 	for (unsigned i = 0; copy && i < b->n_workers; i++) {
-		if (!b->delays(b->ctx, i, &copy[i]))
+		if (!b->cpu_wait(b->ctx, i, &copy[i]))
 			continue;
 		free(copy);
 		copy = NULL;
@@ -191,15 +191,16 @@ static unsigned answer_metrics(
 	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	b->gate(b->ctx, &in.gate);
 	in.kernel = b->verdicts && !b->verdicts(b->ctx, kernel) ? kernel : NULL;
-	struct bpf_sched_delays *delays = copy_delays(api);
-	in.delays = delays;
+	struct hist *waits = copy_waits(api);
+	in.cpu_wait = waits;
+	in.share = b->share ? b->share(b->ctx) : 0;
 	process_stats_read(&api->process, &in.process);
 
 	char *text;
 	size_t len;
 	int r = metrics_render(&in, &text, &len);
 	free(workers);
-	free(delays);
+	free(waits);
 	free(routes);
 	free(links);
 	if (r < 0)
@@ -278,9 +279,11 @@ static unsigned answer_workers(
 	struct tg_worker_stats *workers = copy_stats(api);
 	if (!workers)
 		return admin_backend_error(-ENOMEM, ret);
+	struct hist *waits = copy_waits(api);
 	unsigned code = admin_json_answer(
-		MHD_HTTP_OK, admin_json_workers(workers, api->backend.n_workers), ret);
+		MHD_HTTP_OK, admin_json_workers(workers, waits, api->backend.n_workers), ret);
 	free(workers);
+	free(waits);
 	return code;
 }
 
@@ -442,6 +445,14 @@ static const struct admin_path paths[] = {
 		.by_token = true,
 		.keys = ADMIN_KEY_WORD | ADMIN_KEY_RATE,
 		.answer = admin_gate_set,
+	},
+	{.path = "/v1/sample", .local_only = true, .answer = admin_sample_show},
+	{
+		.path = "/v1/sample/set",
+		.post = true,
+		.local_only = true,
+		.keys = ADMIN_KEY_PERCENT,
+		.answer = admin_sample_set,
 	},
 #define LIST(name)                                                                                 \
 	{                                                                                          \

@@ -199,6 +199,38 @@ ADMIN_ANSWER(admin_why_show)
 		ret);
 }
 
+/* How many of the sockets have their wake delay measured now; more than asked for while there are
+ * few. */
+ADMIN_ANSWER(admin_sample_show)
+{
+	const struct admin_backend *b = &api->backend;
+
+	return admin_json_answer(MHD_HTTP_OK,
+		json_pack("{s:f}", "percent", b->share ? 100 * b->share(b->ctx) : 0.0), ret);
+}
+
+ADMIN_ANSWER(admin_sample_set)
+{
+	const struct admin_query *q = &rq->query;
+	int r;
+
+	if (!(q->given & ADMIN_KEY_PERCENT))
+		return admin_error(MHD_HTTP_BAD_REQUEST, "give percent", ret);
+	r = api->backend.sample(api->backend.ctx, q->percent);
+	if (r == -EOPNOTSUPP)
+		return not_in_kernel(ret);
+	if (r == -EIO)
+		return admin_error(
+			MHD_HTTP_CONFLICT, "the kernel does not measure; the log says why", ret);
+	if (r == -ETIMEDOUT)
+		return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE, "the keeper does not answer", ret);
+	if (r < 0)
+		return admin_backend_error(r, ret);
+	log_info("admin", "uid %u (pid %d) had %u %% of the sockets measured",
+		(unsigned)rq->peer.uid, (int)rq->peer.pid, q->percent);
+	return admin_json_answer(MHD_HTTP_OK, json_pack("{s:i}", "percent", (int)q->percent), ret);
+}
+
 static unsigned show_list(
 	const struct admin_api *api, enum gate_list which, struct MHD_Response **ret)
 {

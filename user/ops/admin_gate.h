@@ -15,6 +15,8 @@ ADMIN_ANSWER(admin_deny_del);
 
 ADMIN_ANSWER(admin_sources_show);
 ADMIN_ANSWER(admin_why_show);
+ADMIN_ANSWER(admin_sample_show);
+ADMIN_ANSWER(admin_sample_set);
 
 /* The gate as JSON: a new reference, or NULL without memory. */
 json_t *admin_json_gate(const struct gate_info *g);

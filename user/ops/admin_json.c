@@ -103,18 +103,20 @@ json_t *admin_json_status(const struct admin_status *s)
 	return o;
 }
 
-static json_t *delay_json(const struct hist *h)
+/* In microseconds, of which the histogram's unit is one in per_us. */
+static json_t *delay_json(const struct hist *h, unsigned per_us)
 {
 	json_t *o = json_object();
 
 	json_put_number(&o, "count", h->count);
-	json_put_number(&o, "p50", hist_quantile(h, 0.5));
-	json_put_number(&o, "p99", hist_quantile(h, 0.99));
-	json_put_number(&o, "max", h->max);
+	json_put_number(&o, "p50", hist_quantile(h, 0.5) / per_us);
+	json_put_number(&o, "p99", hist_quantile(h, 0.99) / per_us);
+	json_put_number(&o, "max", h->max / per_us);
 	return o;
 }
 
-json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_workers)
+json_t *admin_json_workers(
+	const struct tg_worker_stats *workers, const struct hist *cpu_wait, unsigned n_workers)
 {
 	json_t *array = json_array();
 
@@ -123,8 +125,14 @@ json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_wor
 		json_put_number(&o, "worker", i);
 		put_counters(&o, &workers[i]);
 		json_put(&o, "closes", closes_json(&workers[i]));
-		json_put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us));
-		json_put(&o, "loop_us", delay_json(&workers[i].loop_us));
+		json_put(&o, "busy_ratio", json_real((double)workers[i].busy_permille / 1000));
+		json_put(&o, "poll_delay_us", delay_json(&workers[i].poll_delay_us, 1));
+		json_put(&o, "wake_delay_us", delay_json(&workers[i].wake_delay_us, 1));
+		json_put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us, 1));
+		json_put(&o, "first_poll_us", delay_json(&workers[i].first_poll_us, 1));
+		json_put(&o, "loop_us", delay_json(&workers[i].loop_us, 1));
+		json_put(
+			&o, "cpu_wait_us", cpu_wait ? delay_json(&cpu_wait[i], 1000) : json_null());
 		json_put(&array, NULL, o);
 	}
 	return array;

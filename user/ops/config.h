@@ -235,7 +235,7 @@ struct config {
 	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
 
 	struct config_admission admission;
-	uint32_t sched_sample_percent; /* sched.sample_percent, 0: nothing is measured */
+	uint32_t sched_sample_percent; /* sched.sample_percent, 10; 0: nothing is measured */
 	uint32_t debug_handshake_us;   /* debug.handshake_cost, 0 */
 
 	struct config_listener *listeners;

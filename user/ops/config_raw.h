@@ -113,7 +113,7 @@ enum config_rule_flags {
 	X(admission, v6_48_open, admission.tier[1][2].open, NUMBER, 0, "20000", 0, 10000000)       \
 	X(admission, v6_48_churn, admission.tier[1][2].churn, NUMBER, 0, "1000", 0, 1000000)
 
-#define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "0", 0, 100)
+#define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "10", 0, 100)
 
 #define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
 

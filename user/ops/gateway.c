@@ -12,11 +12,12 @@
 #include "base/hashtab.h"
 #include "base/log.h"
 #include "keeper/channel.h"
+#include "kern/bpf_sched.h"
 #include "net/link.h"
+#include "ops/watchdog.h"
 
 enum {
 	DRAIN_GRACE_MS = 2000, /* after drain.period and close_timeout, whoever is left is cut */
-	TICK_MS = 50,
 };
 
 static const char *const *strings(const struct config_strings *s)
@@ -291,18 +292,30 @@ static void report_rings(struct gateway *g)
 	}
 }
 
+static void say_late(void *ctx, const char *text)
+{
+	(void)ctx;
+	log_warn("watchdog", "%s", text);
+}
+
 /* Until the workers are to end. True: after a drain or an order; false: the keeper is gone. */
 static bool supervise(struct gateway *g, int channel)
 {
+	struct watchdog dog = {0};
 	bool stop = false, orphan = false;
 	uint64_t drain_end_ns = 0;
 
+	if (watchdog_init(&dog, &(struct watchdog_opts){.n_workers = g->n_workers,
+					.turn_us = g->cfg->turn_us,
+					.slice_us = g->cfg->slice_us,
+					.say = say_late}))
+		log_warn("gateway", "no memory to watch the workers' turns");
 	while (!stop) {
 		struct pollfd pfd = {.fd = channel, .events = POLLIN};
 		struct channel_record rec;
 		int fd = -1;
 
-		if (poll(&pfd, 1, TICK_MS) > 0) {
+		if (poll(&pfd, 1, WATCHDOG_STEP_MS) > 0) {
 			int got = channel_recv(channel, &rec, &fd);
 
 			if (got > 0 && rec.kind == CHANNEL_KEYS && fd >= 0)
@@ -330,8 +343,13 @@ static bool supervise(struct gateway *g, int channel)
 		if (drain_end_ns && (!connections(g) || worker_clock_ns() > drain_end_ns))
 			stop = true;
 		report_rings(g);
+		if (g->kernel.sched)
+			bpf_sched_adapt(g->kernel.sched, connections(g), worker_clock_ns());
+		if (dog.seen)
+			watchdog_look(&dog, g->stats, worker_clock_ns());
 		gateway_line_turn(g);
 	}
+	watchdog_fini(&dog);
 	return !orphan;
 }
 
@@ -415,7 +433,9 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.gate = gateway_gate_info,
 				.gate_say = gateway_gate_say,
 				.verdicts = gateway_kernel_verdicts,
-				.delays = gateway_kernel_delays,
+				.cpu_wait = gateway_kernel_cpu_wait,
+				.share = gateway_kernel_share,
+				.sample = gateway_kernel_measure,
 				.sources = gateway_sources,
 				.top_sources = gateway_top_sources,
 				.why = gateway_why,

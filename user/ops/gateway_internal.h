@@ -59,6 +59,9 @@ struct gateway_kernel {
 	struct tg_pace *pace;         /* mapped, read only */
 	struct tg_worker_load *load;  /* one a worker; the process's own when not on */
 	struct ring_buffer *events;   /* NULL: none can be read */
+	/* What measures delays, both NULL when not on. */
+	struct tg_sched *sched;
+	struct tg_ready *ready;
 };
 
 /* The busiest source prefixes, found by a walk that costs little of the time between two. */
@@ -161,8 +164,13 @@ uint64_t gateway_kernel_unserved(const struct gateway_kernel *k);
 /* SYNs refused by the kernel so far. */
 uint64_t gateway_kernel_refused(const struct gateway_kernel *k);
 int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
-/* What sched measured of a worker; -EOPNOTSUPP while it is off. */
-int gateway_kernel_delays(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
+/* Waits of a worker's thread for a CPU, ns; -EOPNOTSUPP while they are not measured. */
+int gateway_kernel_cpu_wait(void *ctx, unsigned worker, struct hist *ret);
+/* Of the sockets, 0..1, whose wake delay is measured now; 0: none. */
+double gateway_kernel_share(void *ctx);
+/* Asks the keeper to measure percent of them, 0..100, and waits for what comes of it. 0,
+ * -EOPNOTSUPP, -ETIMEDOUT; -EIO: the keeper could not, and says why in the log. */
+int gateway_kernel_measure(void *ctx, unsigned percent);
 /* One entry of a list in the kernel. */
 int gateway_kernel_list(
 	struct gateway_kernel *k, enum gate_list which, bool add, const struct prefix_entry *entry);

@@ -290,6 +290,8 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers, int 
 			.turn_us = cfg->turn_us,
 			.turn_frames = cfg->turn_frames,
 			.batch_wait_us = cfg->batch_wait_us,
+			.sched = g->kernel.sched,
+			.ready = g->kernel.ready,
 			.net = &gw->net,
 		};
 

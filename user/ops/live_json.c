@@ -101,7 +101,7 @@ static json_t *worker_json(
 	json_t *o = json_object();
 	struct hist delay;
 
-	hist_diff(&delay, &n->run_delay_us, &b->run_delay_us);
+	hist_diff(&delay, &n->poll_delay_us, &b->poll_delay_us);
 	json_put_number(&o, "worker", i);
 	json_put_number(&o, "connections", n->connections);
 	json_put_number(&o, "sessions", n->sessions);
@@ -118,9 +118,9 @@ static json_t *worker_json(
 	json_put_number(&o, "poll_delay_p99_ns", hist_quantile(&delay, 0.99) * NS_PER_US);
 	json_put_number(&o, "poll_delay_max_ns", delay.max * NS_PER_US);
 	json_put(&o, "poll_delay_hist", heat_json(&delay));
-	if (now->has_delays && before->has_delays) {
-		hist_diff(&delay, &now->delays[i].wake, &before->delays[i].wake);
-		json_put_number(&o, "wake_delay_p99_ns", hist_quantile(&delay, 0.99));
+	if (now->measures && before->measures) {
+		hist_diff(&delay, &n->wake_delay_us, &b->wake_delay_us);
+		json_put_number(&o, "wake_delay_p99_ns", hist_quantile(&delay, 0.99) * NS_PER_US);
 	} else {
 		json_put(&o, "wake_delay_p99_ns", json_null());
 	}

@@ -9,27 +9,15 @@ int live_sample_init(struct live_sample *s, const struct admin_backend *b)
 
 	*s = (struct live_sample){.n_workers = b->n_workers, .n_routes = b->n_routes};
 	s->workers = aligned_alloc(align, (b->n_workers + 1) * sizeof *s->workers);
-	s->delays = calloc(b->n_workers + 1, sizeof *s->delays);
 	s->routes = calloc(b->n_routes + 1, sizeof *s->routes);
-	return s->workers && s->delays && s->routes ? 0 : -ENOMEM;
+	return s->workers && s->routes ? 0 : -ENOMEM;
 }
 
 void live_sample_fini(struct live_sample *s)
 {
 	free(s->workers);
-	free(s->delays);
 	free(s->routes);
 	*s = (struct live_sample){0};
-}
-
-static bool take_delays(struct live_sample *s, const struct admin_backend *b)
-{
-	if (!b->delays)
-		return false;
-	for (unsigned i = 0; i < s->n_workers; i++)
-		if (b->delays(b->ctx, i, &s->delays[i]))
-			return false;
-	return true;
 }
 
 void live_sample_take(struct live_sample *s, const struct admin_backend *b,
@@ -38,7 +26,7 @@ void live_sample_take(struct live_sample *s, const struct admin_backend *b,
 	s->now_ns = now_ns;
 	for (unsigned i = 0; i < s->n_workers; i++)
 		s->workers[i] = *b->stats(b->ctx, i);
-	s->has_delays = take_delays(s, b);
+	s->measures = b->share && b->share(b->ctx) > 0;
 	for (unsigned i = 0; i < s->n_routes; i++)
 		b->route(b->ctx, i, &s->routes[i]);
 	s->has_kernel = b->verdicts && !b->verdicts(b->ctx, s->kernel);

@@ -19,8 +19,7 @@ struct live_sample {
 	uint64_t now_ns; /* CLOCK_MONOTONIC */
 	unsigned n_workers, n_routes;
 	struct tg_worker_stats *workers;
-	struct bpf_sched_delays *delays;
-	bool has_delays;
+	bool measures; /* the kernel: wake_delay_us means something */
 	struct admin_route *routes;
 	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	bool has_kernel;

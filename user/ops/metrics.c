@@ -225,40 +225,53 @@ static void put_histogram(
 static void put_delays(FILE *f, const struct metrics_input *in)
 {
 	static const char run[] = "tidegate_run_delay_seconds",
-			  poll[] = "tidegate_poll_delay_seconds", loop[] = "tidegate_loop_seconds";
+			  poll[] = "tidegate_poll_delay_seconds", loop[] = "tidegate_loop_seconds",
+			  first[] = "tidegate_first_poll_seconds", busy[] = "tidegate_busy_ratio";
 
 	put_head(f, run, "histogram",
 		"From an event's reception by its worker to its turn in the run queue");
 	for (unsigned i = 0; i < in->n_workers; i++)
 		put_histogram(f, run, i, &in->workers[i].run_delay_us, 1);
 	put_head(f, poll, "histogram",
-		"From a socket's readiness to its handler; the same source as "
-		"tidegate_run_delay_seconds, "
-		"the wake delay before it is not measured");
+		"From a socket's readiness to its handler: wake delay and run delay of the same "
+		"event, of the sampled sockets; while tidegate_sched_sample_ratio is 0, the run "
+		"delay alone, of everything");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, poll, i, &in->workers[i].run_delay_us, 1);
+		put_histogram(f, poll, i, &in->workers[i].poll_delay_us, 1);
+	put_head(f, first, "histogram",
+		"From a connection's accept to its first turn, the client's time to send something "
+		"included");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		put_histogram(f, first, i, &in->workers[i].first_poll_us, 1);
 	put_head(f, loop, "histogram",
 		"One turn of the worker's loop without its waiting: what an event may wait before "
 		"it is received");
 	for (unsigned i = 0; i < in->n_workers; i++)
 		put_histogram(f, loop, i, &in->workers[i].loop_us, 1);
+	put_head(f, busy, "gauge", "Share of the last second that the worker was at work");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		fprintf(f, "%s{worker=\"%u\"} %" PRIu64 ".%03" PRIu64 "\n", busy, i,
+			in->workers[i].busy_permille / 1000, in->workers[i].busy_permille % 1000);
 }
 
 static void put_kernel_delays(FILE *f, const struct metrics_input *in)
 {
 	static const char wake[] = "tidegate_wake_delay_seconds",
-			  run[] = "tidegate_cpu_wait_seconds";
+			  wait[] = "tidegate_cpu_wait_seconds";
 
-	if (!in->delays)
-		return;
+	put_head(f, "tidegate_sched_sample_ratio", "gauge",
+		"Share of the sockets whose wake delay the kernel measures; 0: none");
+	fprintf(f, "tidegate_sched_sample_ratio %.5f\n", in->share);
 	put_head(f, wake, "histogram",
-		"From a socket's readiness to its reception by the worker, as the kernel sees it; "
-		"of a sample of the sockets");
+		"From a socket's readiness, as the kernel sees it, to its reception by the worker; "
+		"of the sampled sockets");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, wake, i, &in->delays[i].wake, 1000);
-	put_head(f, run, "histogram", "Waits of the worker's thread for a CPU");
+		put_histogram(f, wake, i, &in->workers[i].wake_delay_us, 1);
+	if (!in->cpu_wait)
+		return;
+	put_head(f, wait, "histogram", "Waits of the worker's thread for a CPU");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, run, i, &in->delays[i].run, 1000);
+		put_histogram(f, wait, i, &in->cpu_wait[i], 1000);
 }
 
 struct link_sum {

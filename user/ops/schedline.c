@@ -69,7 +69,7 @@ static void add_worker(struct schedline *l, const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before, double per_s)
 {
 	struct hist delay;
-	hist_diff(&delay, &now->run_delay_us, &before->run_delay_us);
+	hist_diff(&delay, &now->poll_delay_us, &before->poll_delay_us);
 	uint64_t p99 = hist_quantile(&delay, 0.99);
 	if (p99 > l->delay_p99_us)
 		l->delay_p99_us = p99;

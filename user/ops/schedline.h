@@ -22,7 +22,8 @@ enum {
 /* One interval, as the line says it. */
 struct schedline {
 	uint64_t interval_ns;
-	uint64_t delay_p99_us;    /* of the interval, of the worker where it is greatest */
+	uint64_t delay_p99_us;    /* of poll_delay_us, in the interval, of the worker where it is
+				     greatest */
 	uint64_t runnable, conns; /* levels at its end, summed over the workers */
 	double accepts_per_s, closes_per_s;
 	const char *gate;           /* as given */

@@ -29,6 +29,11 @@ class Screen:
         self.cells = [(line + [" "] * cols)[:cols] for line in self.cells[:rows]]
         self.cells += [[" "] * cols for _ in range(rows - len(self.cells))]
         self.rows, self.cols = rows, cols
+        self.clamp()
+
+    def clamp(self):
+        """As terminals do: what was drawn for a larger screen may still be on its way after a resize."""
+        self.row, self.col = min(self.row, self.rows - 1), min(self.col, self.cols - 1)
 
     def text(self):
         return "\n".join("".join(line).rstrip() for line in self.cells)
@@ -79,6 +84,7 @@ class Screen:
         self.col = min(self.col, self.cols - 1) if final not in "m" else self.col
         if final in "Hf":
             self.row, self.col = one - 1, max(n[1] if len(n) > 1 else 1, 1) - 1
+            self.clamp()
         elif final == "A":
             self.row = max(self.row - one, 0)
         elif final == "B":
@@ -89,8 +95,10 @@ class Screen:
             self.col = max(self.col - one, 0)
         elif final == "d":
             self.row = one - 1
+            self.clamp()
         elif final == "G":
             self.col = one - 1
+            self.clamp()
         elif final == "J":
             self.erase(self.row * self.cols + self.col if n[0] == 0 else 0,
                        self.rows * self.cols if n[0] != 1 else self.row * self.cols + self.col + 1)

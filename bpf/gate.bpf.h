@@ -13,6 +13,7 @@
 #define TIDEGATE_BPF_GATE_H
 
 #include "clock.bpf.h"
+#include "cookie.bpf.h"
 #include "gcra.bpf.h"
 #include "level.bpf.h"
 #include "maps.bpf.h"
@@ -26,8 +27,14 @@ enum {
 	GATE_LEN_V6 = 64,
 };
 
+/* The loader's: SYN cookies may be answered. What only they need is not part of the program else.
+ */
+const volatile __u32 cookies = 0;
+
 /* Nobody's fair share is less than one connection in this time. */
 #define GATE_SHARE_MAX_NS 10000000000ULL
+
+#define NSEC_PER_SEC 1000000000ULL
 
 /* How far an admission may bring the rate's clock ahead, in sixteenths of the burst: those of the
  * rank with the most get a turn first. At four sixteenths some of the rate is left even to who is
@@ -53,7 +60,11 @@ struct gate_request {
 	__u64 now;
 	struct tg_prefix key; /* tier 0 */
 	bool exempt;          /* from per-source limits */
+	/* It answers a cookie, or was to be answered with one: its SYN was counted already, and the
+	 * gate is to decide. */
+	bool again;
 	bool paced;
+	bool cookies;              /* newcomers are answered with one */
 	struct sketch_answer seen; /* count 0: nobody looked */
 	/* Of gate_pace. */
 	enum gate_rank rank;
@@ -79,8 +90,15 @@ static __always_inline void gate_key(
 	key->zero[1] = 0;
 }
 
+/* So many in a window, by a limit in a second. */
+static __always_inline bool gate_syns_above(__u64 syns, __u32 limit)
+{
+	return limit && syns * NSEC_PER_SEC >> TG_WINDOW_SHIFT > limit;
+}
+
 /* A new window begins; one CPU does it. What others count meanwhile may go to either. */
-static __always_inline void gate_turn_window(struct tg_pace *p, __u64 window)
+static __always_inline void gate_turn_window(
+	const struct tg_settings *s, struct tg_pace *p, __u64 window)
 {
 	__u64 old = p->window;
 	bool next = old + 1 == window;
@@ -90,17 +108,33 @@ static __always_inline void gate_turn_window(struct tg_pace *p, __u64 window)
 	p->active_last[0] = next ? p->active[0] : 0;
 	p->active_last[1] = next ? p->active[1] : 0;
 	p->syns_last = next ? p->syns : 0;
+	if (cookies)
+		p->cookies = gate_syns_above(p->syns_last, s->cookie_trigger);
 	p->active[0] = 0;
 	p->active[1] = 0;
 	p->syns = 0;
 }
 
-static __always_inline void gate_count_syn(struct tg_pace *p, struct admit_local *local)
+static __always_inline void gate_count_syn(const struct gate_request *r)
 {
-	if (++local->syns >= GATE_SYNS_BATCH) {
-		local->syns = 0;
-		__sync_fetch_and_add(&p->syns, GATE_SYNS_BATCH);
+	struct tg_pace *p = r->pace;
+
+	if (++r->local->syns < GATE_SYNS_BATCH)
+		return;
+	r->local->syns = 0;
+	__sync_fetch_and_add(&p->syns, GATE_SYNS_BATCH);
+	if (cookies && gate_syns_above(p->syns, r->settings->cookie_trigger)) {
+		p->cookies_until_ns = r->now + TG_COOKIE_LIFE_NS;
+		p->cookies = 1;
 	}
+}
+
+/* Cookie mode lasts while SYNs are above the trigger in this window or in the one before. */
+static __always_inline bool gate_cookie_mode(const struct gate_request *r)
+{
+	const struct tg_pace *p = r->pace;
+
+	return p->cookies && (r->now >> TG_WINDOW_SHIFT) - p->window <= 1;
 }
 
 /* Before anything else needs memory, and its clock at once: so the CPU fetches the entry's key, its
@@ -112,30 +146,46 @@ static __always_inline void gate_find_source(struct gate_request *r)
 		r->source_tat_ns = *(volatile __u64 *)&r->source->gate_tat_ns;
 }
 
-/* settings, pace, local, now and exempt are set. */
-static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
+/* The source's prefix of tier 0, and r->key. */
+static __always_inline __u64 gate_prefix(struct gate_request *r, const struct syn *syn)
 {
-	const struct tg_settings *s = r->settings;
-	__u32 zero = 0, len = s->tier[syn->family & 1][0].len;
-	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
+	__u32 len = r->settings->tier[syn->family & 1][0].len;
 
 	if (!len)
 		len = syn->family ? GATE_LEN_V6 : GATE_LEN_V4;
 	__u64 prefix = gate_mask(syn->prefix, len);
 	gate_key(&r->key, syn, prefix, len);
+	return prefix;
+}
+
+/* settings, pace, local, now, exempt and again are set. */
+static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
+{
+	const struct tg_settings *s = r->settings;
+	__u32 zero = 0;
+	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
+	__u64 prefix = gate_prefix(r, syn);
+
 	/* The coarse clock may be behind the governor's. */
 	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
 		r->gate = g;
 	r->paced = r->gate && g->state == TG_GATE_PACED && g->interval_ns;
-	if (r->paced && !r->exempt)
+	if (cookies && !r->again && !r->exempt)
+		r->cookies = gate_cookie_mode(r);
+	if ((r->paced || r->cookies) && !r->exempt)
 		gate_find_source(r);
-	if (r->exempt || !(s->flood_limit || (r->paced && s->flags & TG_SET_FAIR)))
+	if (cookies && r->again) {
+		r->seen = (struct sketch_answer){.count = 1, .first = true};
+		return;
+	}
+	if (r->exempt || !(s->flood_limit || (cookies && s->cookie_trigger) ||
+				 (r->paced && s->flags & TG_SET_FAIR)))
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
 	if (r->pace->window != window)
-		gate_turn_window(r->pace, window);
+		gate_turn_window(s, r->pace, window);
 	sketch_add(prefix, syn->family, window, &r->seen);
-	gate_count_syn(r->pace, r->local);
+	gate_count_syn(r);
 }
 
 /* Only where it would be refused: most have none, and one flag says so. */
@@ -337,13 +387,19 @@ static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const s
 
 static __always_inline enum tg_verdict gate_decide(struct gate_request *r, const struct syn *syn)
 {
-	if (!r->gate)
-		return TG_ADMIT_OPEN; /* nobody is home to open it again */
-	if (r->gate->state == TG_GATE_SHUT)
+	/* Without a gate nobody is home to open it again. */
+	if (r->gate && r->gate->state == TG_GATE_SHUT)
 		return TG_DROP_SHUT; /* memory is short, or the operator said so */
-	if (gate_permits_spent(r))
+	if (r->gate && gate_permits_spent(r))
 		return TG_DROP_PERMITS; /* too many that were admitted still wait */
-	return r->paced ? gate_pace(r, syn) : TG_ADMIT_OPEN;
+	/* Before it costs any of the rate: it may be forged. */
+	if (cookies && r->cookies && !r->source)
+		return TG_COOKIE_SENT;
+	enum tg_verdict v = r->paced ? gate_pace(r, syn) : TG_ADMIT_OPEN;
+	/* The kernel answers it with a cookie of its own. */
+	if (cookies && r->cookies && v <= TG_ADMIT_PACED)
+		cookie_remember(syn, syn->seq);
+	return v;
 }
 
 #endif

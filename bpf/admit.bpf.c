@@ -104,7 +104,7 @@ static __always_inline enum tg_verdict decide(const struct admission *a, const s
 	if (!a->exempt) {
 		if (penalised(a->settings, a->pace, syn, a->now))
 			return TG_DROP_PENALTY; /* it churned; track says for how long */
-		if (!r.again && gate_flooding(&r, syn))
+		if (gate_flooding(&r, syn))
 			return TG_DROP_FLOOD; /* no client tries that often */
 	}
 	return gate_decide(&r, syn);

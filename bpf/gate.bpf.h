@@ -158,6 +158,19 @@ static __always_inline __u64 gate_prefix(struct gate_request *r, const struct sy
 	return prefix;
 }
 
+/* False: its SYN was counted before. */
+static __always_inline bool gate_begin_cookies(struct gate_request *r)
+{
+	if (r->again) {
+		r->seen = (struct sketch_answer){.count = 1, .first = true};
+		return false;
+	}
+	r->cookies = !r->exempt && gate_cookie_mode(r);
+	if (r->cookies && !r->paced)
+		gate_find_source(r);
+	return true;
+}
+
 /* settings, pace, local, now, exempt and again are set. */
 static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
 {
@@ -170,16 +183,14 @@ static __always_inline void gate_begin(struct gate_request *r, const struct syn 
 	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
 		r->gate = g;
 	r->paced = r->gate && g->state == TG_GATE_PACED && g->interval_ns;
-	if (cookies && !r->again && !r->exempt)
-		r->cookies = gate_cookie_mode(r);
-	if ((r->paced || r->cookies) && !r->exempt)
+	if (r->paced && !r->exempt)
 		gate_find_source(r);
-	if (cookies && r->again) {
-		r->seen = (struct sketch_answer){.count = 1, .first = true};
-		return;
-	}
-	if (r->exempt || !(s->flood_limit || (cookies && s->cookie_trigger) ||
-				 (r->paced && s->flags & TG_SET_FAIR)))
+	bool counts = s->flood_limit || (cookies && s->cookie_trigger) ||
+		      (r->paced && s->flags & TG_SET_FAIR);
+	/* One test where there are none, which is nearly always. */
+	if (cookies && r->pace->cookies | r->again)
+		counts = gate_begin_cookies(r) && counts;
+	if (r->exempt || !counts)
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
 	if (r->pace->window != window)

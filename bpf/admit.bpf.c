@@ -240,7 +240,7 @@ static __always_inline bool answers(struct xdp_md *ctx, struct syn *ack)
 }
 
 /* True: it was, and the frame is the answer. */
-static __always_inline bool answer(struct xdp_md *ctx, const struct admission *a, struct syn *syn)
+static __always_inline bool answer(struct xdp_md *ctx, struct syn *syn)
 {
 	syn->pad = 0;
 	if (cookie_answer(ctx, syn)) {
@@ -289,7 +289,7 @@ static __always_inline int admit(struct xdp_md *ctx)
 			verdict_count(v, true);
 			return XDP_PASS;
 		}
-		if (answer(ctx, &a, &syn))
+		if (answer(ctx, &syn))
 			return XDP_TX;
 		a.again = true;
 		v = decide(&a, &syn);

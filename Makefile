@@ -7,10 +7,11 @@
 #   make bench      print the measurements of README and docs
 #   make bench-bpf  print what admission costs a packet in the kernel (root)
 #   make bench-sched  print what measuring delays in the kernel costs (root)
-#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources (root)
+#   make bench-gate print what the gate in the kernel keeps off: a spoofed flood, greedy sources, a storm (root)
 #   make fuzz       run each fuzzer for FUZZ_SECONDS (30)
 #   make vmtest     guest tests on a matrix of kernels, KERNEL="6.1 6.12 newest" TEST="probe uring …" (docs/vm-tests.md)
 #   make vmtest-smoke     the quick ones of them, on two kernels
+#   make vmtest-verifier  the table in docs/verifier.md: what the kernels' verifiers spend on each BPF program
 #   make vmtest-selftest  shows that a hang, a panic or a broken BPF program turns such a run red
 #   make soak       the leak test: 10,000 connections closed in every state, under the address sanitizer
 #   make install    DESTDIR= PREFIX=/usr/local
@@ -28,6 +29,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 DEPS := build/deps
 URING := $(DEPS)/liburing/usr
+UPLOT := $(DEPS)/dashboard/node_modules/uplot
 LIBS := libcyaml yaml-0.1 jansson libmicrohttpd libjwt libcrypto libcap-ng zlib libbpf libxdp
 # The BPF programs do not depend on SAN: one set under build/ serves every build.
 CLANG ?= clang
@@ -68,11 +70,11 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest
+.PHONY: all deps run check test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install clean help format vmtest vmtest-smoke vmtest-selftest vmtest-verifier
 
 # With dependencies missing, the build starts over once they are there, since the flags above depend on them.
 ifeq ($(wildcard $(DEPS)/.done),)
-all run test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest: deps
+all run test unit bpf e2e bench bench-bpf bench-gate bench-sched fuzz soak install vmtest vmtest-smoke vmtest-selftest vmtest-verifier: deps
 	$(Q)$(MAKE) --no-print-directory $@
 else
 all: $(B)/tidegate $(TOOLS:%=$(B)/%) $(B)/libtidegate-link.a $(B)/libtidegate-link.so
@@ -118,7 +120,7 @@ soak-run: all
 	$(Q)tests/run.sh $(B) soak
 
 # Built here, only run in the guests.
-vmtest vmtest-smoke vmtest-selftest: all tests-built $(VM_TOOLS)
+vmtest vmtest-smoke vmtest-selftest vmtest-verifier: all tests-built $(VM_TOOLS)
 vmtest:
 	$(Q)vmtests/run.sh $(B)
 
@@ -128,12 +130,21 @@ vmtest-smoke:
 vmtest-selftest:
 	$(Q)vmtests/selftest.sh $(B)
 
+# What stands above the mark in the document is written by hand.
+vmtest-verifier:
+	$(Q)TEST=verifier VM_REQUIRE=1 vmtests/run.sh $(B)
+	$(Q)sed -i '/^<!-- made by make vmtest-verifier -->/q' docs/verifier.md
+	$(Q)cat $(B)/vm/verifier.md >>docs/verifier.md
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tidegate
 	install -m 755 $(B)/tidegate $(TOOLS:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(B)/libtidegate-link.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/libtidegate-link.so $(DESTDIR)$(PREFIX)/lib
 	install -m 644 include/tidegate/link.h include/tidegate/raw.h $(DESTDIR)$(PREFIX)/include/tidegate
+	install -d $(DESTDIR)$(PREFIX)/share/tidegate/grafana $(DESTDIR)$(PREFIX)/share/tidegate/prometheus
+	install -m 644 tools/packaging/grafana/tidegate.json $(DESTDIR)$(PREFIX)/share/tidegate/grafana
+	install -m 644 tools/packaging/prometheus/tidegate.rules.yml $(DESTDIR)$(PREFIX)/share/tidegate/prometheus
 endif
 
 deps $(DEPS)/.done:
@@ -169,6 +180,7 @@ $(B)/$(1): $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB)
 	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(LDFLAGS) -o $$@ $(call tool_obj,$(1)) $(B)/libtidegate-link.a $(LIB) $$(LDLIBS_ALL)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
+$(B)/tidegatectl $(B)/tests/test_doctor $(B)/tests/test_top: LDLIBS_ALL += $(shell pkg-config --libs ncursesw 2>/dev/null)
 
 $(B)/tests/test_%: $(B)/obj/tests/test_%.o $(B)/libtidegate-link.a $(LIB)
 	$(call say,LD,$@)
@@ -181,6 +193,9 @@ $(B)/tests/bpf/%: $(B)/obj/tests/bpf/%.o $(LIB)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS_ALL)
 
 $(B)/obj/tests/bpf/%.o: CPPFLAGS_ALL += -Itests/support
+
+# These are about a tool's own modules.
+$(B)/tests/test_doctor $(B)/tests/test_top: $(filter-out %/main.o,$(call tool_obj,tidegatectl))
 
 # These run the program beside them.
 $(B)/tests/test_tidegatectl: | $(B)/tidegatectl
@@ -224,6 +239,16 @@ $(B)/obj/%.o: %.c Makefile | $(BPF_SKEL)
 
 # The page is in it (.incbin), which the compiler's dependency file does not say.
 $(B)/obj/user/ops/admin_chat.o: user/ops/chat/chat.html
+$(B)/obj/user/ops/admin_dashboard.o: build/dashboard.html
+
+build/dashboard.html: $(wildcard user/ops/dashboard/*) tools/packaging/dashboard/page.sh $(UPLOT)/dist/uPlot.iife.min.js
+	$(call say,PAGE,$@)
+	$(Q)tools/packaging/dashboard/page.sh $(UPLOT) $@
+
+# An update may find dependencies installed that do not have it yet.
+$(UPLOT)/dist/uPlot.iife.min.js: tools/packaging/dashboard/package-lock.json
+	$(Q)tools/packaging/deps.sh build
+	$(Q)touch $@
 
 -include $(shell find $(B)/obj build/bpf build/tests -name '*.d' 2>/dev/null)
 

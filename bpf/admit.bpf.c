@@ -197,11 +197,13 @@ static __always_inline bool begin(
  * none: that is nearly everybody with a connection. */
 static __always_inline bool may_hold_cookie(const struct admission *a, const struct syn *ack)
 {
-	struct gate_request r = {.settings = a->settings};
+	struct tg_prefix key;
+	__u32 len;
+	__u64 prefix = gate_prefix(a->settings, ack, &len);
 
-	gate_prefix(&r, ack);
-	gate_find_source(&r);
-	return !r.source || (__s64)(a->now - r.source->first_ns) < (__s64)TG_COOKIE_LIFE_NS;
+	gate_key(&key, ack, prefix, len);
+	const struct tg_source *source = bpf_map_lookup_elem(&sources, &key);
+	return !source || (__s64)(a->now - source->first_ns) < (__s64)TG_COOKIE_LIFE_NS;
 }
 
 /* The first to find that no cookie is good any more says so. */

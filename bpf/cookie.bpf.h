@@ -29,8 +29,8 @@ static __always_inline __u64 cookie_flow(const struct syn *s, __u32 isn)
 {
 	const __u64 *low = (const __u64 *)(s->src.addr + 8);
 
-	return sketch_hash(sketch_hash(s->prefix ^ *low ^ sketch_seed) ^
-			   ((__u64)isn << 32 | (__u32)s->sport << 16 | s->dport));
+	return tg_mix(tg_mix(s->prefix ^ *low ^ sketch_seed) ^
+		      ((__u64)isn << 32 | (__u32)s->sport << 16 | s->dport));
 }
 
 static __always_inline void cookie_remember(const struct syn *s, __u32 isn)

@@ -18,6 +18,7 @@
 #include "level.bpf.h"
 #include "maps.bpf.h"
 #include "parse.bpf.h"
+#include "proven.bpf.h"
 #include "sketch.bpf.h"
 
 enum {
@@ -55,11 +56,9 @@ struct gate_request {
 	struct tg_pace *pace;
 	struct admit_local *local;
 	const struct tg_gate *gate; /* NULL: stale */
-	struct tg_source *source;   /* NULL: not proven; looked up while paced */
-	__u64 source_tat_ns;
+	struct tg_share *source;    /* NULL: not proven; looked up while paced */
 	__u64 now;
-	struct tg_prefix key; /* tier 0 */
-	bool exempt;          /* from per-source limits */
+	bool exempt; /* from per-source limits */
 	/* It answers a cookie, or was to be answered with one: its SYN was counted already, and the
 	 * gate is to decide. */
 	bool again;
@@ -137,29 +136,28 @@ static __always_inline bool gate_cookie_mode(const struct gate_request *r)
 	return p->cookies && (r->now >> TG_WINDOW_SHIFT) - p->window <= 1;
 }
 
-/* Before anything else needs memory, and its clock at once: so the CPU fetches the entry's key, its
- * value and the sketch's block side by side, and not one after the other. */
-static __always_inline void gate_find_source(struct gate_request *r)
+/* The source's prefix of tier 0. */
+static __always_inline __u64 gate_prefix(
+	const struct tg_settings *s, const struct syn *syn, __u32 *ret_len)
 {
-	r->source = bpf_map_lookup_elem(&sources, &r->key);
-	if (r->source)
-		r->source_tat_ns = *(volatile __u64 *)&r->source->gate_tat_ns;
-}
-
-/* The source's prefix of tier 0, and r->key. */
-static __always_inline __u64 gate_prefix(struct gate_request *r, const struct syn *syn)
-{
-	__u32 len = r->settings->tier[syn->family & 1][0].len;
+	__u32 len = s->tier[syn->family & 1][0].len;
 
 	if (!len)
 		len = syn->family ? GATE_LEN_V6 : GATE_LEN_V4;
 	__u64 prefix = gate_mask(syn->prefix, len);
-	gate_key(&r->key, syn, prefix, len);
+	*ret_len = len;
 	return prefix;
 }
 
+static __always_inline void gate_find_source(
+	struct gate_request *r, const struct syn *syn, __u64 prefix, __u32 len)
+{
+	r->source = proven_find(r->settings, prefix, len, syn->family ? 6 : 4);
+}
+
 /* False: its SYN was counted before. */
-static __always_inline bool gate_begin_cookies(struct gate_request *r)
+static __always_inline bool gate_begin_cookies(
+	struct gate_request *r, const struct syn *syn, __u64 prefix, __u32 len)
 {
 	if (r->again) {
 		r->seen = (struct sketch_answer){.count = 1, .first = true};
@@ -167,7 +165,7 @@ static __always_inline bool gate_begin_cookies(struct gate_request *r)
 	}
 	r->cookies = !r->exempt && gate_cookie_mode(r);
 	if (r->cookies && !r->paced)
-		gate_find_source(r);
+		gate_find_source(r, syn, prefix, len);
 	return true;
 }
 
@@ -175,21 +173,23 @@ static __always_inline bool gate_begin_cookies(struct gate_request *r)
 static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
 {
 	const struct tg_settings *s = r->settings;
-	__u32 zero = 0;
+	__u32 zero = 0, len;
 	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
-	__u64 prefix = gate_prefix(r, syn);
+	__u64 prefix = gate_prefix(s, syn, &len);
 
 	/* The coarse clock may be behind the governor's. */
 	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
 		r->gate = g;
 	r->paced = r->gate && g->state == TG_GATE_PACED && g->interval_ns;
+	/* Here, so that the CPU fetches its line and the sketch's block from memory side by side.
+	 */
 	if (r->paced && !r->exempt)
-		gate_find_source(r);
+		gate_find_source(r, syn, prefix, len);
 	bool counts = s->flood_limit || (cookies && s->cookie_trigger) ||
 		      (r->paced && s->flags & TG_SET_FAIR);
 	/* One test where there are none, which is nearly always. */
 	if (cookies && r->pace->cookies | r->again)
-		counts = gate_begin_cookies(r) && counts;
+		counts = gate_begin_cookies(r, syn, prefix, len) && counts;
 	if (r->exempt || !counts)
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
@@ -308,7 +308,7 @@ static __always_inline enum gate_rank gate_rank_within(__s64 ahead, __u64 share,
 static __always_inline void gate_rank_source(struct gate_request *r)
 {
 	__u64 share = gate_source_share(r), burst = gate_share_burst(r, share);
-	__u64 tat = r->source_tat_ns, ahead = gcra_base(tat, r->now) + share - r->now;
+	__u64 tat = r->source->tat_ns, ahead = gcra_base(tat, r->now) + share - r->now;
 
 	r->share = share;
 	if (!share)
@@ -355,8 +355,8 @@ static __always_inline void gate_charge(struct gate_request *r, bool unproven)
 		gcra_advance(&r->pace->new_tat_ns, r->now, interval,
 			gcra_burst(r->gate->burst_ns, interval));
 	if (r->source && r->share)
-		gcra_advance(&r->source->gate_tat_ns, r->now, r->share,
-			2 * gate_share_burst(r, r->share));
+		gcra_advance(
+			&r->source->tat_ns, r->now, r->share, 2 * gate_share_burst(r, r->share));
 }
 
 static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const struct syn *syn)

@@ -31,6 +31,10 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+typedef struct {
+	long long counter;
+} atomic64_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -41,6 +45,7 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;   /* 0: nobody has asked for it yet */
 	unsigned long skc_flags; /* enum sock_flags, not in the public headers */
 };
 
@@ -57,8 +62,14 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+/* Empty without CONFIG_SCHED_INFO. */
+struct sched_info {
+	unsigned long long run_delay; /* ever waited for a CPU, ns */
+};
+
 struct task_struct {
 	int pid, tgid; /* a thread's, and its process's */
+	struct sched_info sched_info;
 };
 
 #pragma clang attribute pop

@@ -106,6 +106,13 @@ struct {
 } penalty_filter SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tg_proven);
+} proven SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct tg_prefix);
@@ -182,5 +189,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tg_delays);
 } delays SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TG_READY_PLACES);
+	__type(key, __u32);
+	__type(value, struct tg_ready);
+} ready SEC(".maps");
 
 #endif

@@ -27,20 +27,10 @@ struct sketch_answer {
 	bool first;  /* the first in this window; seldom wrong */
 };
 
-/* The finaliser of splitmix64: every bit of the result depends on every bit of x. */
-static __always_inline __u64 sketch_hash(__u64 x)
-{
-	x ^= x >> 30;
-	x *= 0xbf58476d1ce4e5b9ULL;
-	x ^= x >> 27;
-	x *= 0x94d049bb133111ebULL;
-	return x ^ x >> 31;
-}
-
 static __always_inline void sketch_add(
 	__u64 prefix, __u32 family, __u32 window, struct sketch_answer *ret)
 {
-	__u64 h = sketch_hash((prefix + family) ^ sketch_seed);
+	__u64 h = tg_mix((prefix + family) ^ sketch_seed);
 	__u32 key = h & sketch_mask;
 	struct tg_sketch_block *b = bpf_map_lookup_elem(&syn_sketch, &key);
 	__u32 n[TG_SKETCH_ROWS], at[TG_SKETCH_ROWS], least = SKETCH_COUNT_MAX - 1;

@@ -10,6 +10,7 @@
 #include "octave.bpf.h"
 #include "open.bpf.h"
 #include "penalty.bpf.h"
+#include "proven.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -20,6 +21,7 @@ enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
 	SOCK_DEAD = 1, /* bit of skc_flags: its owner has closed it */
+	NO_MARK = -2,  /* -ENOENT */
 };
 
 /* States in which a socket has a peer: one that ends is counted as a close. */
@@ -189,6 +191,20 @@ static __always_inline bool account(const struct event *e, struct tg_source *src
 	return gcra_take(&src->churn_tat_ns, e->now, interval, burst, burst) == GCRA_OVER;
 }
 
+/* A global function, for the verifier. */
+__noinline int prove(const struct tg_prefix *key, __u32 weight)
+{
+	__u32 zero = 0;
+	const struct tg_settings *s = bpf_map_lookup_elem(&settings, &zero);
+
+	if (!key || !s)
+		return 0;
+	const __u32 *w = (const __u32 *)key->addr;
+	__u64 bits = (__u64)bpf_ntohl(w[0]) << 32 | bpf_ntohl(w[1]);
+	proven_put(s, bits, key->len, key->family, weight);
+	return 0;
+}
+
 static __always_inline enum open_result count_open(
 	const struct event *e, const struct tg_pace *p, struct open_change *c, bool apart)
 {
@@ -237,6 +253,8 @@ __noinline int count_in_tier(const struct event *from, __u32 tier)
 		return 0;
 	prefix_of(&e, len, &c.key);
 	weigh(&e, s, tier, len, &w);
+	if (!tier && e.establish)
+		prove(&c.key, w.weight);
 	enum open_result counted = count_open(&e, p, &c, w.apart);
 	if (!tier && !e.establish && counted == OPEN_ABSENT)
 		verdict_count(TG_TRACK_CLOSED_UNKNOWN, false);
@@ -313,26 +331,66 @@ static __always_inline void on_close(
 	count_source(e, s);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tidegate_track, struct sock *sk, int from, int to)
+static __always_inline void on_state(struct sock *sk, int from, bool ends)
 {
-	bool ends = to == BPF_TCP_CLOSE && 1 << (from & 31) & STATES_OPEN;
 	__u32 zero = 0;
-
-	if ((to != BPF_TCP_ESTABLISHED && !ends) || sk->sk_protocol != IPPROTO_TCP || !ours(sk))
-		return 0;
 	struct event e = {.now = bpf_ktime_get_ns(), .establish = !ends};
 	struct tg_settings *s = bpf_map_lookup_elem(&settings, &zero);
 	struct tg_pace *p = bpf_map_lookup_elem(&pace, &zero);
+
 	if (!s || !p || p->track != track_number ||
 		sk->__sk_common.skc_net.net->net_cookie != s->netns_cookie || !read_source(sk, &e))
-		return 0;
+		return;
 	if (ends)
 		on_close(sk, &e, s, p);
 	else if (from == BPF_TCP_SYN_RECV)
 		on_establish(sk, &e, s, p);
 	else if (from == BPF_TCP_SYN_SENT)
 		remember(sk, e.now, true);
+}
+
+/* ---- twice, so that nothing is missed ---- */
+
+static __always_inline bool of_interest(const struct sock *sk, int from, int to, bool *ret_ends)
+{
+	*ret_ends = to == BPF_TCP_CLOSE && 1 << (from & 31) & STATES_OPEN;
+	return (to == BPF_TCP_ESTABLISHED || *ret_ends) && sk->sk_protocol == IPPROTO_TCP &&
+	       ours(sk);
+}
+
+/* A program is not entered again on a CPU where it runs already, and Linux 7.3 leaves preemption on
+ * in tracepoints: while a thread that is in it waits for its CPU, it misses what others do there,
+ * and a close that is missed counts as open for ever. So there are two, one after the other. The
+ * first leaves a mark for the second, which does what bears none. A socket's owner holds its lock
+ * over both, so a mark is of this event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64); /* the socket's address */
+	__type(value, __u8);
+} done SEC(".maps");
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tidegate_track, struct sock *sk, int from, int to)
+{
+	__u64 key = (__u64)sk;
+	__u8 mark = 1;
+	bool ends;
+
+	/* Where there is no room for the mark, it is all the second one's. */
+	if (of_interest(sk, from, to, &ends) && !bpf_map_update_elem(&done, &key, &mark, BPF_ANY))
+		on_state(sk, from, ends);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tidegate_track_missed, struct sock *sk, int from, int to)
+{
+	__u64 key = (__u64)sk;
+	bool ends;
+
+	if (of_interest(sk, from, to, &ends) && bpf_map_delete_elem(&done, &key) == NO_MARK)
+		on_state(sk, from, ends);
 	return 0;
 }
 

@@ -134,8 +134,76 @@ static void test_workers(void **state)
 		assert_int_equal(number(delay, "p50"), 10);
 		assert_int_equal(number(delay, "max"), 3000);
 		assert_int_equal(number(json_object_get(o, "loop_us"), "p99"), 5);
+		assert_int_equal(number(json_object_get(o, "poll_delay_us"), "max"), 4000);
+		assert_true(json_real_value(json_object_get(o, "busy_ratio")) == 0.25);
+		assert_true(json_is_null(json_object_get(o, "cpu_wait_us")));
 	}
 	json_decref(j);
+}
+
+/* The same on both doors, by one sampler. */
+static void test_live(void **state)
+{
+	for (int door = TCP; door <= LOCAL; door++) {
+		struct reply r = ask(door, "GET /v1/live");
+		json_t *j = json_loads(r.body, 0, NULL);
+
+		assert_int_equal(r.status, 200);
+		assert_true(r.complete);
+		assert_non_null(strcasestr(r.head, "Content-Type: application/json\r\n"));
+		assert_non_null(strcasestr(r.head, "Cache-Control: no-store\r\n"));
+		assert_string_equal(text(j, "instance"), "test");
+		assert_int_equal(json_array_size(json_object_get(j, "workers")), 2);
+		assert_int_equal(json_array_size(json_object_get(j, "links")), 2);
+		json_decref(j);
+		free(r.body);
+	}
+	assert_error(TCP, "GET /v1/live?limit=1", 400, "unknown query key: limit");
+	assert_error(TCP, "POST /v1/live", 405, "/v1/live takes GET, HEAD");
+}
+
+static int ask_status(const char *what, const char *headers)
+{
+	struct reply r = ask_with(TCP, what, headers);
+
+	free(r.body);
+	return r.status;
+}
+
+/* Without a token in the configuration there are no actions on TCP, with one its holder has some.
+ */
+static void test_actions_by_token(void **state)
+{
+	static const char right[] = "Authorization: Bearer 0123456789abcdef\r\n",
+			  wrong[] = "Authorization: Bearer 0123456789abcdee\r\n";
+	static const char *const allowed[] = {"POST /v1/gate/set?word=shut",
+		"POST /v1/deny/add?prefix=192.0.2.0/24", "POST /v1/deny/del?prefix=192.0.2.0/24",
+		"POST /v1/allow/add?prefix=192.0.2.0/24", "POST /v1/allow/del?prefix=192.0.2.0/24",
+		"GET /v1/allow", "GET /v1/deny"};
+	static const char *const never[] = {"POST /v1/drain", "POST /v1/kick?session=1",
+		"POST /v1/publish?topic=a", "GET /v1/conns", "GET /v1/status"};
+	enum {
+		ALLOWED = sizeof(allowed) / sizeof(allowed[0]),
+		NEVER = sizeof(never) / sizeof(never[0])
+	};
+
+	for (size_t i = 0; i < ALLOWED; i++)
+		assert_int_equal(ask_status(allowed[i], right), 404);
+	assert_int_equal(admin_token_set(&token, "0123456789abcdef\n", 17), 0);
+	for (size_t i = 0; i < ALLOWED; i++) {
+		assert_int_equal(ask_status(allowed[i], ""), 401);
+		assert_int_equal(ask_status(allowed[i], wrong), 401);
+		assert_int_equal(fake.gate.word, i ? GATE_WORD_SHUT : GATE_WORD_AUTO);
+		assert_int_equal(ask_status(allowed[i], right), 200);
+	}
+	for (size_t i = 0; i < NEVER; i++)
+		assert_int_equal(ask_status(never[i], right), 404);
+	assert_int_equal(fake.drains, 0);
+	struct reply r = ask(TCP, "GET /v1/deny");
+	assert_non_null(strcasestr(r.head, "WWW-Authenticate: Bearer\r\n"));
+	free(r.body);
+	/* Not in the address, where logs and histories would keep it. */
+	assert_int_equal(ask_status("GET /v1/deny?token=0123456789abcdef", ""), 401);
 }
 
 static void test_links(void **state)
@@ -355,6 +423,36 @@ static void test_kick(void **state)
 	assert_error(LOCAL, "POST /v1/kick?session=2", 504, "a worker did not answer within 2 s");
 }
 
+static void test_sample(void **state)
+{
+	json_t *j = ask_json("GET /v1/sample", 200);
+
+	assert_true(json_number_value(json_object_get(j, "percent")) == 0);
+	json_decref(j);
+	assert_error(LOCAL, "POST /v1/sample/set", 400, "give percent");
+	assert_error(LOCAL, "POST /v1/sample/set?percent=101", 400,
+		"percent must be a whole number from 0 to 100");
+	assert_error(LOCAL, "POST /v1/sample/set?percent=2.5", 400,
+		"percent must be a whole number from 0 to 100");
+	json_decref(ask_json("POST /v1/sample/set?percent=25", 200));
+	j = ask_json("GET /v1/sample", 200);
+	assert_true(json_number_value(json_object_get(j, "percent")) == 25);
+	json_decref(j);
+	j = ask_json("GET /v1/workers", 200);
+	json_t *wait = json_object_get(json_array_get(j, 1), "cpu_wait_us");
+	assert_int_equal(number(wait, "count"), 1);
+	assert_int_equal(number(wait, "max"), 40000);
+	json_decref(j);
+	fake.sample_error = -EOPNOTSUPP;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 409,
+		"admission is not in the kernel (admission.mode)");
+	fake.sample_error = -EIO;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 409,
+		"the kernel does not measure; the log says why");
+	fake.sample_error = -ETIMEDOUT;
+	assert_error(LOCAL, "POST /v1/sample/set?percent=1", 503, "the keeper does not answer");
+}
+
 static void test_gate_errors(void **state)
 {
 	json_t *j = ask_json("GET /v1/gate", 200);
@@ -488,6 +586,8 @@ int main(void)
 		WITH_ADMIN(test_status),
 		WITH_ADMIN(test_status_of_a_sick_gateway),
 		WITH_ADMIN(test_workers),
+		WITH_ADMIN(test_live),
+		WITH_ADMIN(test_actions_by_token),
 		WITH_ADMIN(test_links),
 		WITH_ADMIN(test_conns),
 		WITH_ADMIN(test_conns_filters),
@@ -500,6 +600,7 @@ int main(void)
 		WITH_ADMIN(test_topics),
 		WITH_ADMIN(test_publish),
 		WITH_ADMIN(test_gate_errors),
+		WITH_ADMIN(test_sample),
 		WITH_ADMIN(test_drain),
 		WITH_ADMIN(test_timeouts),
 		cmocka_unit_test(test_keys_against_a_guard_page),

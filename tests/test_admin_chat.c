@@ -90,15 +90,6 @@ static void test_hubs(void **state)
 	json_decref(j);
 }
 
-static void test_root(void **state)
-{
-	struct reply r = ask(TCP, "GET /");
-
-	assert_int_equal(r.status, 302);
-	assert_non_null(strcasestr(r.head, "Location: /chat\r\n"));
-	free(r.body);
-}
-
 static int setup_without_hub(void **state)
 {
 	n_hubs = 0;
@@ -117,7 +108,6 @@ static void test_without_hub(void **state)
 
 	assert_int_equal(json_array_size(json_object_get(j, "hubs")), 0);
 	json_decref(j);
-	assert_error(TCP, "GET /", 404, "hub");
 	assert_error(TCP, "GET /chat", 404, "hub");
 }
 
@@ -128,7 +118,6 @@ int main(void)
 		cmocka_unit_test(test_self_contained),
 		WITH_ADMIN(test_policy),
 		WITH_ADMIN(test_hubs),
-		WITH_ADMIN(test_root),
 		cmocka_unit_test_setup_teardown(
 			test_without_hub, setup_without_hub, teardown_without_hub),
 	};

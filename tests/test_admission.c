@@ -347,6 +347,34 @@ static void test_greedy_source_gets_at_most_twice_its_share(void **state)
 	fixture_fini(&f);
 }
 
+/* Sources that are proven already want all there is; newcomers have their share all the same, half
+ * of it from the first seconds on. */
+static void test_newcomers_are_not_kept_out_by_the_proven(void **state)
+{
+	struct fixture f;
+	unsigned admitted[200] = {0};
+	double sum = 0, squares = 0;
+	unsigned newcomers = 0;
+
+	fixture_init(&f);
+	f.opts.sources = 8192;
+	fixture_start(&f);
+	load(&f, 100, 40, 1, 5, 400, 100, admitted);
+	memset(admitted, 0, sizeof admitted);
+	load(&f, 200, 20, 1, 3, 400, 100, admitted);
+	for (unsigned i = 100; i < 200; i++)
+		newcomers += admitted[i];
+	assert_true(newcomers >= 3 * 400 / 2 / 2);
+	memset(admitted, 0, sizeof admitted);
+	load(&f, 200, 20, 1, 20, 400, 100, admitted);
+	for (unsigned i = 0; i < 200; i++) {
+		sum += admitted[i];
+		squares += (double)admitted[i] * admitted[i];
+	}
+	assert_true(sum * sum / (200 * squares) >= 0.95); /* Jain's index */
+	fixture_fini(&f);
+}
+
 static void test_reserve_is_for_the_proven(void **state)
 {
 	struct fixture f;
@@ -548,6 +576,7 @@ int main(void)
 		cmocka_unit_test(test_stale_gate_is_ignored),
 		cmocka_unit_test(test_rate_is_kept),
 		cmocka_unit_test(test_greedy_source_gets_at_most_twice_its_share),
+		cmocka_unit_test(test_newcomers_are_not_kept_out_by_the_proven),
 		cmocka_unit_test(test_reserve_is_for_the_proven),
 		cmocka_unit_test(test_flood_of_sources),
 		cmocka_unit_test(test_full_table_fails_open),

@@ -77,6 +77,11 @@ static void test_defaults_top(void **state)
 	assert_false(c->log_json);
 	assert_int_equal(c->log_interval_ms, 10000);
 	assert_int_equal(c->log_rate, 10);
+	assert_null(c->access_file);
+	assert_false(c->access_stderr);
+	assert_int_equal(c->access_sample_percent, 100);
+	assert_true(c->access_failures_always);
+	assert_int_equal(c->access_queue, 4096);
 	assert_string_equal(c->admin.text, "127.0.0.1:9180");
 	assert_false(c->admin_off);
 	assert_int_equal(c->handshake_timeout_ms, 10000);
@@ -145,7 +150,7 @@ static const char everything[] =
 	"workers: {count: 3, pin: false, rings_max: 2, ring_connections: 64, recv_buffers: 16,\n"
 	"  recv_buffer_size: 256, turn: 1ms, turn_frames: 1, slice: 5ms, buffer_cap: 1MiB}\n"
 	"log: {level: debug, format: json, interval: 1s, rate: 0}\n"
-	"admin: {listen: \"\", socket: /tmp/x.sock}\n"
+	"admin: {listen: \"\", socket: /tmp/x.sock, token_file: /x/token}\n"
 	"handshake: {timeout: 1s, head_size: 512, headers: 8, close_timeout: 10ms}\n"
 	"drain: {period: 1m}\n"
 	"sockets: {send_buffer: 0, notsent_lowat: 0, user_timeout: 0}\n"
@@ -166,7 +171,8 @@ static const char everything[] =
 	"  - {name: b, endpoints: [unix:/x, tcp://127.0.0.1:9], balance: \"hash:X-User\",\n"
 	"     failover: close, buffer: 0, session_window: 4KiB, link_window: 4KiB,\n"
 	"     ping_interval: 10ms, ping_timeout: 10ms, connect_timeout: 10ms, open_timeout: 10ms,\n"
-	"     reconnect: {min: 10ms, max: 10ms}}\n";
+	"     reconnect: {min: 10ms, max: 10ms}}\n"
+	"access_log: {file: /x/access.log, sample_percent: 7, failures: sampled, queue: 2}\n";
 
 static void test_given_top(void **state)
 {
@@ -188,9 +194,15 @@ static void test_given_top(void **state)
 	assert_true(c->log_json);
 	assert_int_equal(c->log_interval_ms, 1000);
 	assert_int_equal(c->log_rate, 0);
+	assert_string_equal(c->access_file, "/x/access.log");
+	assert_false(c->access_stderr);
+	assert_int_equal(c->access_sample_percent, 7);
+	assert_false(c->access_failures_always);
+	assert_int_equal(c->access_queue, 2);
 	assert_true(c->admin_off);
 	assert_int_equal(c->admin.addr_len, 0);
 	assert_string_equal(c->admin_socket, "/tmp/x.sock");
+	assert_string_equal(c->admin_token_file, "/x/token");
 	assert_int_equal(c->handshake_timeout_ms, 1000);
 	assert_int_equal(c->handshake_head_bytes, 512);
 	assert_int_equal(c->handshake_headers, 8);
@@ -215,7 +227,7 @@ static void test_admission(void **state)
 	assert_int_equal(a->penalty_ms, 30000);
 	assert_false(a->limit_loopback);
 	assert_int_equal(a->n_allow + a->n_deny + a->n_weights, 0);
-	assert_int_equal(c->sched_sample_percent, 0);
+	assert_int_equal(c->sched_sample_percent, 10);
 	assert_int_equal(c->debug_handshake_us, 0);
 	config_free(c);
 

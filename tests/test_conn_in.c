@@ -206,12 +206,56 @@ static void test_starvation(void **state)
 	assert_true(harness_stop(&h));
 }
 
+static unsigned most_out;
+
+static int watch_hello(struct conn *c, const struct conn_hello *hello, struct conn_answer *ret)
+{
+	struct harness *harness = harness_of(c);
+
+	if (harness->w->ring[0]->buf_out > most_out)
+		most_out = harness->w->ring[0]->buf_out;
+	return harness_on_hello(c, hello, ret);
+}
+
+/* Newcomers wait for their turn without the buffers that sessions need meanwhile. */
+static void test_newcomers_hold_no_buffers(void **state)
+{
+	enum {
+		NEWCOMERS = 100,
+		BUFFERS = 16
+	};
+	struct conn_ops ops = harness_conn_ops;
+	char request[CLIENT_HEAD_BYTES];
+	int fds[NEWCOMERS];
+
+	most_out = 0;
+	ops.hello = watch_hello;
+	harness_defaults(&h);
+	h.opts.ops = &ops;
+	h.opts.worker.ring.buffers = BUFFERS;
+	harness_start(&h);
+	client_ws_request(request, sizeof request, "/", NULL);
+	harness_hold(&h);
+	for (unsigned i = 0; i < NEWCOMERS; i++) {
+		fds[i] = client_connect(h.ports[0], 0);
+		assert_true(client_write(fds[i], request, strlen(request)));
+	}
+	harness_release(&h);
+	for (unsigned i = 0; i < NEWCOMERS; i++) {
+		assert_int_equal(client_read_head(fds[i], NULL, 0), 101);
+		assert_true(client_ws_echo(fds[i], "hello"));
+		close(fds[i]);
+	}
+	assert_true(most_out <= BUFFERS / 4);
+	assert_true(harness_stop(&h));
+}
+
 static void starve_first(struct harness *harness, void *arg)
 {
 	struct conn *c = harness_conn(harness, 0);
 
 	c->flags |= CONN_STARVED;
-	ring_starve(harness->w->ring[0], 0);
+	ring_starve(harness->w->ring[0], 0, false);
 }
 
 static void no_reply(struct harness *harness, void *arg)
@@ -416,6 +460,7 @@ int main(void)
 		cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_greed_is_limited),
 		cmocka_unit_test(test_starvation),
+		cmocka_unit_test(test_newcomers_hold_no_buffers),
 		cmocka_unit_test(test_starved_with_buffers_free),
 		cmocka_unit_test(test_pause_and_resume),
 		cmocka_unit_test(test_end_behind_messages),

@@ -37,7 +37,7 @@ static unsigned open_fds(void)
 
 static void test_order(void **state)
 {
-	char dir[] = "/tmp/tidegate-descriptors-XXXXXX", path[64], error[256];
+	char dir[] = "/tmp/tidegate-descriptors-XXXXXX", path[64], log[64], error[256];
 	unsigned before = open_fds();
 	struct descriptors_listener l[2];
 	struct channel_record rec;
@@ -46,15 +46,16 @@ static void test_order(void **state)
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
+	snprintf(log, sizeof(log), "%s/log", dir);
 	for (int i = 0; i < 2; i++)
 		l[i] = (struct descriptors_listener){.name = "x",
 			.addr = loopback(0),
 			.addr_len = sizeof(struct sockaddr_in),
 			.backlog = 4};
 
-	for (unsigned variant = 0; variant < 4; variant++) {
+	for (unsigned variant = 0; variant < 8; variant++) {
 		struct descriptors_opts o = {.listeners = l, .n_listeners = 2, .workers = 3};
-		uint32_t expected[9] = {CHANNEL_LISTENER, CHANNEL_LISTENER, CHANNEL_LISTENER,
+		uint32_t expected[10] = {CHANNEL_LISTENER, CHANNEL_LISTENER, CHANNEL_LISTENER,
 			CHANNEL_LISTENER, CHANNEL_LISTENER, CHANNEL_LISTENER};
 		unsigned n = 6;
 		if (variant & 1) {
@@ -65,6 +66,10 @@ static void test_order(void **state)
 		if (variant & 2) {
 			o.admin_unix = path;
 			expected[n++] = CHANNEL_ADMIN_UNIX;
+		}
+		if (variant & 4) {
+			o.access_log = log;
+			expected[n++] = CHANNEL_ACCESS_LOG;
 		}
 		expected[n++] = CHANNEL_GO;
 
@@ -90,6 +95,57 @@ static void test_order(void **state)
 		assert_int_equal(open_fds(), before);
 		assert_int_equal(access(path, F_OK), -1);
 	}
+	unlink(log);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static ino_t inode(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return st.st_ino;
+}
+
+/* After the file was moved away there is a new one; when that cannot be, the old one stays. */
+static void test_access_log(void **state)
+{
+	char dir[] = "/tmp/tidegate-descriptors-XXXXXX", log[64], moved[64], error[256];
+	struct descriptors_opts o = {.workers = 1, .access_log = log};
+	unsigned before = open_fds();
+	struct descriptors d;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(log, sizeof(log), "%s/log", dir);
+	snprintf(moved, sizeof(moved), "%s/log.1", dir);
+	assert_int_equal(descriptors_open(&d, &o, error, sizeof(error)), 0);
+	assert_int_equal(
+		fcntl(d.access_log, F_GETFL) & (O_APPEND | O_ACCMODE), O_APPEND | O_WRONLY);
+	ino_t first = inode(d.access_log);
+
+	assert_int_equal(rename(log, moved), 0);
+	assert_int_equal(descriptors_reopen_access_log(&d), 0);
+	ino_t second = inode(d.access_log);
+	assert_true(second != first);
+
+	assert_int_equal(unlink(log), 0);
+	assert_int_equal(mkdir(log, 0700), 0);
+	assert_int_equal(descriptors_reopen_access_log(&d), -EISDIR);
+	assert_true(inode(d.access_log) == second);
+	descriptors_close(&d);
+
+	assert_int_equal(descriptors_open(&d, &o, error, sizeof(error)), -EISDIR);
+	assert_non_null(strstr(error, "access log: /tmp/"));
+	assert_non_null(strstr(error, ": Is a directory"));
+	descriptors_close(&d);
+	assert_int_equal(rmdir(log), 0);
+	/* A FIFO that nobody reads must not hold anybody up. */
+	assert_int_equal(mkfifo(log, 0600), 0);
+	assert_int_equal(descriptors_open(&d, &o, error, sizeof(error)), -ENXIO);
+	descriptors_close(&d);
+	assert_int_equal(open_fds(), before);
+	unlink(log);
+	unlink(moved);
 	assert_int_equal(rmdir(dir), 0);
 }
 
@@ -155,6 +211,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_access_log),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

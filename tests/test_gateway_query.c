@@ -36,6 +36,17 @@ static size_t count(const struct conns_query *q)
 	return a.n;
 }
 
+/* Sessions by the workers' own count. */
+static uint64_t on_route(unsigned route)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < GWH_WORKERS; i++)
+		n += __atomic_load_n(
+			&h.workers[i].net.route_stats[route].sessions, __ATOMIC_RELAXED);
+	return n;
+}
+
 static void test_conns(void **state)
 {
 	struct conns_query q;
@@ -72,6 +83,7 @@ static void test_conns(void **state)
 	q = all;
 	strcpy(q.route, "/b");
 	assert_int_equal(count(&q), 6);
+	assert_int_equal(on_route(1), 6);
 	strcpy(q.route, "/c");
 	assert_int_equal(count(&q), 0);
 	q = all;
@@ -101,6 +113,10 @@ static void test_conns(void **state)
 	for (unsigned i = 0; i < 24; i++)
 		close(fds[i / 12][i % 12]);
 	close(raw);
+	for (unsigned tries = 0; tries < 2000 && on_route(0) + on_route(1); tries++)
+		client_sleep_ms(1);
+	assert_int_equal(on_route(0), 0);
+	assert_int_equal(on_route(1), 0);
 	gwh_end(&h);
 }
 

@@ -131,18 +131,56 @@ static void test_every_listed_counter(void **state)
 	for (unsigned w = 0; w < 3; w++) {
 		char label[8];
 		snprintf(label, sizeof(label), "%u", w);
-#define X(field, name, ...)                                                                        \
-	assert_int_equal(VALUE(&p, "tidegate_" name, 1, "worker", label), workers[w].field);
+#define X(field, name, unit, ...)                                                                  \
+	assert_true(value(&p, "tidegate_" name, 1, "worker", label) ==                             \
+		    (double)workers[w].field / (strcmp(unit, "ns") ? 1 : 1e9));
 		TG_COUNTERS(X)
 		TG_GAUGES(X)
 #undef X
-		assert_int_equal(VALUE(&p, "tidegate_connections", 2, "worker", label, "kind",
-					 "handshaking"),
-			workers[w].handshaking);
-		assert_int_equal(
-			VALUE(&p, "tidegate_connections", 2, "worker", label, "kind", "session"),
-			workers[w].sessions);
 	}
+	prom_free(&p);
+}
+
+/* Two routes of one path are one series; what their sessions' out queues dropped is told by policy.
+ */
+static void test_routes(void **state)
+{
+	struct admin_route routes[] = {
+		{.path = "/a", .policy = OUT_CONFLATE, .sessions = {1, 2, 3}},
+		{.path = "/b\"", .policy = OUT_DISCONNECT, .sessions = {10, 20, 30}},
+		{.path = "/a", .policy = OUT_CONFLATE, .sessions = {100, 200, 300}},
+	};
+	struct metrics_input in = input();
+	struct prom p;
+
+	in.routes = routes;
+	in.n_routes = 3;
+	routes[0].dropped[OUT_CONFLATE] = 5;
+	routes[1].dropped[OUT_DISCONNECT] = 7;
+	routes[2].dropped[OUT_CONFLATE] = 11;
+	workers[1].connections = 1000;
+	workers[1].handshaking = 30;
+	workers[1].sessions = 222;
+	/* As when they are read in the middle of an accept. */
+	workers[2].connections = 10;
+	workers[2].handshaking = 30;
+	workers[2].sessions = 333;
+	render(&in, &p);
+#define CONNECTIONS(worker, route, kind)                                                           \
+	VALUE(&p, "tidegate_connections", 3, "worker", worker, "route", route, "kind", kind)
+	assert_int_equal(CONNECTIONS("0", "/a", "session"), 101);
+	assert_int_equal(CONNECTIONS("2", "/a", "session"), 303);
+	assert_int_equal(CONNECTIONS("1", "/b\"", "session"), 20);
+	assert_int_equal(CONNECTIONS("1", "", "handshaking"), 30);
+	assert_int_equal(CONNECTIONS("1", "", "closing"), 1000 - 30 - 222);
+	assert_int_equal(CONNECTIONS("2", "", "closing"), 0);
+#undef CONNECTIONS
+	assert_int_equal(
+		VALUE(&p, "tidegate_out_dropped_total", 2, "policy", "conflate", "route", "/a"),
+		16);
+	assert_int_equal(
+		VALUE(&p, "tidegate_out_dropped_total", 2, "policy", "disconnect", "route", "/b\""),
+		7);
 	prom_free(&p);
 }
 
@@ -181,7 +219,10 @@ static void test_histograms(void **state)
 	hist_add(&workers[1].run_delay_us, 11);
 	hist_add(&workers[1].run_delay_us, 40000);
 	hist_add(&workers[1].run_delay_us, 3600000000u);
+	workers[1].poll_delay_us = workers[1].run_delay_us;
 	hist_add(&workers[1].loop_us, 150);
+	hist_add(&workers[2].first_poll_us, 30);
+	workers[2].busy_permille = 42;
 	render(&in, &p);
 
 	static const char *const names[] = {
@@ -205,6 +246,15 @@ static void test_histograms(void **state)
 		VALUE(&p, "tidegate_loop_seconds_bucket", 2, "worker", "1", "le", "0.0001"), 0);
 	assert_int_equal(
 		VALUE(&p, "tidegate_loop_seconds_bucket", 2, "worker", "1", "le", "0.0002"), 1);
+	assert_true(value(&p, "tidegate_first_poll_seconds_sum", 1, "worker", "2") == 0.00003);
+	assert_true(value(&p, "tidegate_busy_ratio", 1, "worker", "2") == 0.042);
+	assert_true(value(&p, "tidegate_busy_ratio", 1, "worker", "1") == 0);
+	prom_free(&p);
+	/* Each is shown as it is. */
+	hist_add(&workers[1].run_delay_us, 7);
+	render(&in, &p);
+	assert_int_equal(VALUE(&p, "tidegate_run_delay_seconds_count", 1, "worker", "1"), 7);
+	assert_int_equal(VALUE(&p, "tidegate_poll_delay_seconds_count", 1, "worker", "1"), 6);
 	prom_free(&p);
 }
 
@@ -369,27 +419,28 @@ static void test_gate(void **state)
 /* Nanoseconds, where the others are microseconds; absent when nothing is measured. */
 static void test_kernel_delays(void **state)
 {
-	struct bpf_sched_delays delays[3];
+	struct hist waits[3];
 	struct metrics_input in = input();
 	struct prom p;
 
 	fill_workers();
 	render(&in, &p);
 	assert_null(prom_find(
-		&p, "tidegate_wake_delay_seconds_count", 1, (const char *[]){"worker", "0"}));
+		&p, "tidegate_cpu_wait_seconds_count", 1, (const char *[]){"worker", "0"}));
+	assert_true(value(&p, "tidegate_sched_sample_ratio", 0) == 0);
 	prom_free(&p);
-	for (unsigned i = 0; i < 3; i++) {
-		hist_init(&delays[i].wake);
-		hist_init(&delays[i].run);
-	}
-	hist_add(&delays[1].wake, 40000000);
-	hist_add(&delays[1].wake, 7001);
-	hist_add(&delays[2].run, 1500000000);
-	in.delays = delays;
+	for (unsigned i = 0; i < 3; i++)
+		hist_init(&waits[i]);
+	hist_add(&workers[1].wake_delay_us, 40000);
+	hist_add(&workers[1].wake_delay_us, 7);
+	hist_add(&waits[2], 1500000001);
+	in.cpu_wait = waits;
+	in.share = 0.1;
 	render(&in, &p);
+	assert_true(value(&p, "tidegate_sched_sample_ratio", 0) == 0.1);
 	assert_int_equal(VALUE(&p, "tidegate_wake_delay_seconds_count", 1, "worker", "0"), 0);
 	assert_int_equal(VALUE(&p, "tidegate_wake_delay_seconds_count", 1, "worker", "1"), 2);
-	assert_true(value(&p, "tidegate_wake_delay_seconds_sum", 1, "worker", "1") == 0.040007001);
+	assert_true(value(&p, "tidegate_wake_delay_seconds_sum", 1, "worker", "1") == 0.040007);
 	assert_int_equal(
 		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.00001"),
 		1);
@@ -397,7 +448,7 @@ static void test_kernel_delays(void **state)
 		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.02"), 1);
 	assert_int_equal(
 		VALUE(&p, "tidegate_wake_delay_seconds_bucket", 2, "worker", "1", "le", "0.05"), 2);
-	assert_true(value(&p, "tidegate_cpu_wait_seconds_sum", 1, "worker", "2") == 1.5);
+	assert_true(value(&p, "tidegate_cpu_wait_seconds_sum", 1, "worker", "2") == 1.500000001);
 	prom_free(&p);
 }
 
@@ -408,6 +459,7 @@ int main(void)
 		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_parser_is_strict),
 		cmocka_unit_test_setup(test_every_listed_counter, setup),
+		cmocka_unit_test_setup(test_routes, setup),
 		cmocka_unit_test_setup(test_sums_over_workers, setup),
 		cmocka_unit_test_setup(test_histograms, setup),
 		cmocka_unit_test_setup(test_histogram_torn_copy, setup),

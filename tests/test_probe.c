@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -106,10 +107,11 @@ static void test_this_machine(void **state)
 		print_message("skipped: %s\n", text);
 		skip();
 	}
-	for (unsigned i = 0; i < PROBE_FEATURE_COUNT; i++) {
-		if (i != PROBE_send_msg_ring)
-			assert_int_equal(f.error[i], 0);
-	}
+	for (unsigned i = 0; i < PROBE_send_msg_ring; i++)
+		assert_int_equal(f.error[i], 0);
+	assert_int_equal(f.error[PROBE_btf] == 0, access("/sys/kernel/btf/vmlinux", R_OK) == 0);
+	if (geteuid() != 0)
+		assert_int_equal(f.error[PROBE_freplace], -EPERM);
 }
 
 int main(void)

@@ -242,7 +242,7 @@ static void test_starved(void **state)
 	srandom(1);
 	for (unsigned step = 0; step < 5000; step++) {
 		for (long n = random() % 20; n && in - out < SLOTS; n--)
-			ring_starve(r, in++ % SLOTS);
+			ring_starve(r, in++ % SLOTS, false);
 		for (long n = random() % 20; n && in != out; n--) {
 			assert_true(ring_starving(r));
 			assert_true(ring_starved_pop(r, &slot));
@@ -255,6 +255,27 @@ static void test_starved(void **state)
 	}
 	assert_false(ring_starving(r));
 	assert_false(ring_starved_pop(r, &slot));
+	ring_destroy(r);
+}
+
+/* However long newcomers have waited. */
+static void test_starved_sessions_come_before_newcomers(void **state)
+{
+	struct ring *r = create();
+	uint32_t slot = 0;
+
+	ring_starve(r, 1, true);
+	ring_starve(r, 2, true);
+	ring_starve(r, 3, false);
+	assert_true(ring_starved_pop(r, &slot));
+	assert_int_equal(slot, 3);
+	ring_starve(r, 4, false);
+	for (uint32_t want = 4; want; want = want == 4 ? 1 : want == 1 ? 2 : 0) {
+		assert_true(ring_starving(r));
+		assert_true(ring_starved_pop(r, &slot));
+		assert_int_equal(slot, want);
+	}
+	assert_false(ring_starving(r));
 	ring_destroy(r);
 }
 
@@ -399,6 +420,7 @@ int main(void)
 		cmocka_unit_test(test_buffers),
 		cmocka_unit_test(test_buffers_are_as_large_as_said),
 		cmocka_unit_test(test_starved),
+		cmocka_unit_test(test_starved_sessions_come_before_newcomers),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_overflow),

@@ -185,7 +185,8 @@ static void test_idle_time_earns_no_credit(void **state)
 		assert_ptr_equal(runq_pop(&q), &it[0]);
 		runq_charge(&q, RUNQ_FANOUT, 1000);
 	}
-	/* ... and a burst of handshakes after that gets its quantum, then the other its own. */
+	/* ... and a burst of handshakes after that gets what is left of this round and its quantum
+	 * of the next, then the other its own. */
 	for (unsigned i = 0; i < N; i++) {
 		runq_push(&q, &it[i], RUNQ_HANDSHAKE, 0);
 		runq_push(&q, &it[N + i], RUNQ_FANOUT, 0);
@@ -194,11 +195,35 @@ static void test_idle_time_earns_no_credit(void **state)
 	for (struct runq_item *p; (p = runq_pop(&q));) {
 		in_a_row = p->class_ == last ? in_a_row + 1 : 1;
 		last = p->class_;
-		assert_true(
-			in_a_row <= 10 || q.len[RUNQ_HANDSHAKE] == 0 || q.len[RUNQ_FANOUT] == 0);
+		assert_true(in_a_row <= 2 * 10 || q.len[RUNQ_HANDSHAKE] == 0 ||
+			    q.len[RUNQ_FANOUT] == 0);
 		runq_charge(&q, p->class_, 1000);
 	}
 	free(it);
+}
+
+/* An item of an earlier class does not wait for the later ones' quanta, as long as it has one. */
+static void test_earlier_classes_first_within_a_round(void **state)
+{
+	struct runq q;
+	struct runq_item session[2] = {0}, newcomer[50] = {0};
+
+	runq_init(&q, (const uint64_t[RUNQ_CLASSES]){10000, 10000, 10000, 10000, 10000});
+	for (unsigned i = 0; i < 50; i++)
+		runq_push(&q, &newcomer[i], RUNQ_HANDSHAKE, 0);
+	for (unsigned i = 0; i < 50; i++) {
+		assert_ptr_equal(runq_pop(&q), &newcomer[i]);
+		runq_charge(&q, RUNQ_HANDSHAKE, 3000); /* not all of the quantum */
+		runq_push(&q, &session[0], RUNQ_ESTABLISHED, 0);
+		runq_push(&q, &session[1], RUNQ_LINKS, 0);
+		assert_ptr_equal(runq_peek(&q), &session[1]);
+		assert_int_equal(q.total, 51 - i); /* peeking takes nothing out */
+		assert_ptr_equal(runq_pop(&q), &session[1]);
+		runq_charge(&q, RUNQ_LINKS, 10);
+		assert_ptr_equal(runq_pop(&q), &session[0]);
+		runq_charge(&q, RUNQ_ESTABLISHED, 10);
+	}
+	assert_null(runq_peek(&q));
 }
 
 /* A turn that seems to have taken an hour was a stopped process; its class is back before long. */
@@ -288,9 +313,33 @@ static void test_random_operations(void **state)
 	}
 }
 
+/* A wake delay in 16 bits: never 0, exact to 1 in 1,024, in order. */
+static void test_wake(void **state)
+{
+	struct runq_item it = {0};
+	struct runq q;
+	uint32_t before = 0;
+
+	assert_int_equal(runq_wake_us(runq_wake(0)), 1);
+	for (uint32_t us = 1; us < 2048; us++)
+		assert_int_equal(runq_wake_us(runq_wake(us)), us);
+	for (uint64_t us = 1; us <= UINT32_MAX; us += us / 3 + 1) {
+		uint32_t back = runq_wake_us(runq_wake((uint32_t)us));
+
+		assert_true(back <= us && back >= us - us / 1024 && back > before);
+		before = back;
+	}
+	assert_true(runq_wake_us(runq_wake(UINT32_MAX)) >= UINT32_MAX - (1u << 21));
+	runq_init(&q, (const uint64_t[RUNQ_CLASSES]){1, 1, 1, 1, 1});
+	it.wake = 77; /* of its last turn */
+	runq_push(&q, &it, RUNQ_LINKS, 0);
+	assert_int_equal(it.wake, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_wake),
 		cmocka_unit_test(test_fifo_and_bookkeeping),
 		cmocka_unit_test(test_remove_anywhere),
 		cmocka_unit_test(test_shares_follow_quanta_not_costs),
@@ -298,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_single_class_is_always_served),
 		cmocka_unit_test(test_lone_costly_item_gets_no_more_than_its_share),
 		cmocka_unit_test(test_idle_time_earns_no_credit),
+		cmocka_unit_test(test_earlier_classes_first_within_a_round),
 		cmocka_unit_test(test_monstrous_cost_does_not_starve),
 		cmocka_unit_test(test_quantum_of_nothing_and_changed_quantum),
 		cmocka_unit_test(test_random_operations),

@@ -93,7 +93,10 @@ static void pair_init(struct pair *p)
 static void assert_line(const struct pair *p, uint64_t interval_ns, const char *expected)
 {
 	char line[SCHEDLINE_MAX];
-	size_t len = schedline_format(line, p->now, p->before, 2, interval_ns, "open", 0);
+	struct schedline l;
+
+	schedline_take(&l, p->now, p->before, 2, interval_ns, "open", 0);
+	size_t len = schedline_format(line, &l);
 
 	assert_string_equal(line, expected);
 	assert_int_equal(len, strlen(expected));
@@ -181,20 +184,20 @@ static void test_worst_worker_of_the_interval(void **state)
 
 	pair_init(&p);
 	for (int i = 0; i < 1000; i++) {
-		hist_add(&p.before[0].run_delay_us, 5000000);
-		hist_add(&p.now[0].run_delay_us, 5000000);
+		hist_add(&p.before[0].poll_delay_us, 5000000);
+		hist_add(&p.now[0].poll_delay_us, 5000000);
 	}
 	for (int i = 0; i < 100000; i++)
-		hist_add(&p.now[0].run_delay_us, 3);
+		hist_add(&p.now[0].poll_delay_us, 3);
 	for (int i = 0; i < 10; i++)
-		hist_add(&p.now[1].run_delay_us, 6);
+		hist_add(&p.now[1].poll_delay_us, 6);
 	assert_line(&p, ten_s_ns,
 		"sched_poll_delay_p99=6us runnable_tasks=0 accepts=0/s closes=0/s conns=0 "
 		"gate=open "
 		"admitted=0 refused=0 forced_yields=0 dropped=0");
 
 	for (int i = 0; i < 10; i++)
-		hist_add(&p.now[1].run_delay_us, 36800); /* its bucket ends at 36863 */
+		hist_add(&p.now[1].poll_delay_us, 36800); /* its bucket ends at 36863 */
 	assert_line(&p, ten_s_ns,
 		"sched_poll_delay_p99=37ms runnable_tasks=0 accepts=0/s closes=0/s conns=0 "
 		"gate=open "
@@ -223,13 +226,15 @@ static void test_longest(void **state)
 {
 	struct pair p;
 	char line[SCHEDLINE_MAX];
+	struct schedline l;
 
 	pair_init(&p);
 	p.now[0].accepts = p.now[0].runnable = p.now[0].connections = UINT64_MAX;
 	p.now[0].refused_full = p.now[0].forced_yields = p.now[0].link_messages_lost = UINT64_MAX;
 	p.now[0].closes[CLOSE_CLIENT] = UINT64_MAX;
-	hist_add(&p.now[0].run_delay_us, UINT64_MAX);
-	size_t len = schedline_format(line, p.now, p.before, 2, 1, "paced", UINT64_MAX / 2);
+	hist_add(&p.now[0].poll_delay_us, UINT64_MAX);
+	schedline_take(&l, p.now, p.before, 2, 1, "paced", UINT64_MAX / 2);
+	size_t len = schedline_format(line, &l);
 	assert_int_equal(len, strlen(line));
 	assert_non_null(strstr(line, " dropped="));
 }

@@ -65,6 +65,7 @@ static void test_init(void **state)
 	stats_init(&s);
 	memset(&zero, 0, sizeof(zero));
 	zero.run_delay_us.min = zero.loop_us.min = UINT64_MAX;
+	zero.wake_delay_us.min = zero.poll_delay_us.min = zero.first_poll_us.min = UINT64_MAX;
 	assert_memory_equal(&s, &zero, sizeof(s));
 }
 

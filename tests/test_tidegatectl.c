@@ -271,6 +271,11 @@ static void test_gate(void **state)
 	assert_result(run("gate|rate|x"), 2, "", "rate must be connections per second");
 	fake.gate_error = -EOPNOTSUPP;
 	assert_result(run("gate|auto"), 1, "", "admission is off");
+	assert_result(run("sample"), 0, "wake delays are not measured\n", "");
+	assert_result(
+		run("sample|set|7"), 0, "wake delays are measured of 7 % of the sockets\n", "");
+	assert_result(run("sample|set|101"), 2, "", "percent must be a whole number from 0 to 100");
+	assert_result(run("sample|set"), 2, "", "sample set needs a percent");
 }
 
 static void test_lists(void **state)
@@ -352,6 +357,11 @@ static void test_usage_errors(void **state)
 		{"topics|--route|/x", "topics takes no --route"},
 		{"kick", "kick needs either --session or --route"},
 		{"kick|--session|1|--route|/x", "kick needs either --session or --route"},
+		{"status|--connections|5", "status takes no --connections"},
+		{"doctor|--limit|5", "doctor takes no --limit"},
+		{"top|--limit|5", "top takes no --limit"},
+		{"doctor|now", "unexpected argument: now"},
+		{"doctor|--connections|many", "--connections must be a number from 1 to"},
 		{"--socket|/x|--instance|y|status", "--socket and --instance exclude each other"},
 		{"--instance|a/b|status", "--instance takes letters"},
 		{"--instance||status", "--instance takes letters"},
@@ -384,8 +394,9 @@ static void test_help(void **state)
 {
 	assert_result(run_as(getuid(), "--help"), 0, "Usage: tidegatectl ", "");
 	assert_result(run_as(getuid(), "--version"), 0, "tidegatectl " TG_VERSION "\n", "");
-	static const char *const commands[] = {
-		"status", "workers", "conns", "links", "topics", "publish", "kick", "drain"};
+	static const char *const commands[] = {"status", "workers", "conns", "links", "topics",
+		"publish", "kick", "drain", "doctor",
+		"top"};
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		char args[64], part[64];
 		snprintf(args, sizeof(args), "%s|--help", commands[i]);

@@ -12,6 +12,7 @@
 #include "app/auth_keys.h"
 #include "base/log.h"
 #include "keeper/keeper.h"
+#include "ops/admin_token.h"
 #include "ops/config.h"
 #include "ops/gate_options.h"
 #include "ops/gateway.h"
@@ -152,18 +153,22 @@ static int gateway_main(void *ctx, int channel_fd)
 }
 
 enum {
-	TOKEN_SECRET = -1, /* `what` of a file; of a key it is its algorithm */
+	/* `what` of a file; of a key it is its algorithm */
+	TOKEN_SECRET = -1,
+	ADMIN_TOKEN = -2,
 };
 
 static const char *check_secret(int what, const void *data, size_t len)
 {
 	struct auth_file f = {data, len};
 
+	if (what == ADMIN_TOKEN)
+		return admin_token_check(data, len);
 	return what == TOKEN_SECRET ? auth_secret_check(&f)
 				    : auth_key_check((enum jwt_algorithm)what, &f);
 }
 
-/* The files in the order that the gateway knows: secrets, then keys. */
+/* The files in the order that the gateway knows: secrets, keys, the token of the admin listener. */
 static int list_secrets(const struct config *c, struct secrets_file *ret)
 {
 	char *name;
@@ -182,6 +187,12 @@ static int list_secrets(const struct config *c, struct secrets_file *ret)
 		ret[n++] = (struct secrets_file){
 			k->file, name, k->algorithm == JWT_HS256, k->algorithm};
 	}
+	if (c->admin_token_file) {
+		name = strdup("admin.token_file");
+		if (!name)
+			return -ENOMEM;
+		ret[n++] = (struct secrets_file){c->admin_token_file, name, true, ADMIN_TOKEN};
+	}
 	return 0;
 }
 
@@ -198,7 +209,7 @@ static bool gate_wanted(const struct config *c)
 
 static int run(struct config *c)
 {
-	unsigned n_secrets = c->auth_secrets.n + c->n_auth_keys;
+	unsigned n_secrets = c->auth_secrets.n + c->n_auth_keys + (c->admin_token_file != NULL);
 	struct descriptors_listener *listeners;
 	struct secrets_file *secrets;
 	struct kernel_gate_opts gate;
@@ -247,6 +258,7 @@ static int run(struct config *c)
 				.admin_tcp = c->admin.addr,
 				.admin_tcp_len = c->admin_off ? 0 : c->admin.addr_len,
 				.admin_unix = c->admin_socket,
+				.access_log = c->access_stderr ? NULL : c->access_file,
 			},
 		.secrets = {.files = secrets, .n = n_secrets, .check = check_secret},
 		.gate = gate_wanted(c) ? &gate : NULL,

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Runs the guest tests on a matrix of kernels, one guest at a time. Usage: run.sh BUILD_DIR [smoke]
+# Runs the guest tests on a matrix of kernels. Usage: run.sh BUILD_DIR [smoke]
 #
 # Environment: KERNEL="6.1 6.12 newest"   kernels, by the names that fetch.sh knows
 #              TEST="probe uring …"       scripts of vmtests/guest/, without .sh; smoke: those that say so
+#              VM_JOBS=2                  guests at a time (as many as there are CPUs, and memory, for)
 #              TIMEOUT_SCALE=1            multiplies every time limit, for a busy machine
 #              VM_ACCEL=tcg               software emulation even where /dev/kvm works
 #              VM_CACHE=DIR               packages and kernels (${XDG_CACHE_HOME:-~/.cache}/tidegate/vm)
@@ -19,8 +20,15 @@ set -u -o pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(dirname "$here")
 usage() { echo "vmtest: $*" >&2; exit 2; }
+# A guest has one CPU, and the largest 4 GiB of memory.
+jobs_for_this_machine() {
+	local by_memory=$(($(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo) / (5 << 20))) cpus
+	cpus=$(nproc)
+	[ $by_memory -lt "$cpus" ] || by_memory=$cpus
+	echo $((by_memory > 0 ? by_memory : 1))
+}
 
-[ $# -ge 1 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 build=$(readlink -f "$1")
 [ -x "$build/tidegate" ] || usage "no build in $1"
 smoke=
@@ -33,6 +41,8 @@ folder=${VM_TESTS:-$here/guest}
 logs=${VM_LOGS:-$build/vm}
 scale=${TIMEOUT_SCALE:-1}
 [[ $scale =~ ^[1-9][0-9]?$ ]] || usage "TIMEOUT_SCALE='$scale' is not a whole number from 1 to 99"
+jobs=${VM_JOBS:-$(jobs_for_this_machine)}
+[[ $jobs =~ ^[1-9][0-9]{0,2}$ ]] || usage "VM_JOBS='$jobs' is not a whole number from 1 to 999"
 if [ -n "${VM_CACHE:-}" ]; then cache=$VM_CACHE
 elif [ -n "${XDG_CACHE_HOME:-${HOME:-}}" ]; then cache=${XDG_CACHE_HOME:-$HOME/.cache}/tidegate/vm
 else cache=$build/vm-cache
@@ -62,23 +72,37 @@ for k in $kernels; do for t in $tests; do applies "$k" "$t" && cells=$((cells + 
 
 passed=0 failed=0 skipped=0
 declare -A cell name
-set_cell() { # KERNEL TEST ok|FAIL|skip SECONDS WHY
-	local text=$3
-	case $3 in
-	ok) passed=$((passed + 1)) text="ok ${4} s" ;;
-	FAIL) failed=$((failed + 1)) text="FAIL ${4} s" ;;
-	skip) skipped=$((skipped + 1)) ;;
-	esac
-	cell[$1/$2]=$text
+
+# By the guest's own process: a line for whoever watches, and a file for the table.
+result() { # KERNEL TEST ok|FAIL|skip SECONDS WHY
+	mkdir -p "$logs/$1/$2"
+	echo "$3 $4" >"$logs/$1/$2/result"
 	printf '%-4s %-24s %-9s %4s s%s\n' "$3" "${name[$1]:-$1}" "$2" "$4" "${5:+  $5}"
 }
 
 no_guests() { # WHY KERNEL...: their tests cannot run
-	local why=$1 result=skip k t
+	local why=$1 what=skip k t
 	shift
-	[ -z "${VM_REQUIRE:-}" ] || result=FAIL
+	[ -z "${VM_REQUIRE:-}" ] || what=FAIL
 	for k in "$@"; do
-		for t in $tests; do applies "$k" "$t" && set_cell "$k" "$t" $result 0 "$why"; done
+		for t in $tests; do applies "$k" "$t" && result "$k" "$t" $what 0 "$why"; done
+	done
+}
+
+# A guest's process that left no result has failed.
+count() {
+	local k t what seconds
+	for k in $kernels; do
+		for t in $tests; do
+			applies "$k" "$t" || continue
+			what=FAIL seconds=0
+			read -r what seconds 2>/dev/null <"$logs/$k/$t/result"
+			case $what in
+			ok) passed=$((passed + 1)) cell[$k/$t]="ok $seconds s" ;;
+			skip) skipped=$((skipped + 1)) cell[$k/$t]=skip ;;
+			*) failed=$((failed + 1)) cell[$k/$t]="FAIL ${seconds:-0} s" ;;
+			esac
+		done
 	done
 }
 
@@ -95,6 +119,7 @@ table() {
 }
 
 finish() {
+	count
 	table
 	echo
 	echo "$passed passed, $failed failed, $skipped skipped"
@@ -106,7 +131,11 @@ finish() {
 
 child=
 stop_child() { [ -z "$child" ] || { kill "$child" 2>/dev/null; wait "$child"; }; }
-trap 'stop_child; exit 130' INT TERM HUP
+stop_jobs() { # shellcheck disable=SC2046
+	kill $(jobs -p) 2>/dev/null
+	wait
+}
+trap 'stop_child; stop_jobs; exit 130' INT TERM HUP
 
 boot() { # KERNEL LOG_DIR: in the background, so that a signal is heard
 	"$here/boot.sh" "$cache" "$cache/kernels/$1/${name[$1]}" "$2" "$2/script" 2>"$2/boot.log" &
@@ -140,8 +169,6 @@ END
 
 run_test() { # KERNEL TEST
 	local log=$logs/$1/$2 limit started seconds status why
-	rm -rf "$log"
-	mkdir -p "$log"
 	write_script "$2" "$log"
 	limit=$(($(says "$2" limit) * scale))
 	started=$SECONDS
@@ -149,16 +176,32 @@ run_test() { # KERNEL TEST
 	status=$?
 	seconds=$((SECONDS - started))
 	case $status in
-	0) set_cell "$1" "$2" ok $seconds && return ;;
-	77) set_cell "$1" "$2" skip $seconds "$(tail -n 1 "$log/out.log")" && return ;;
+	0) result "$1" "$2" ok $seconds && return ;;
+	77) result "$1" "$2" skip $seconds "$(tail -n 1 "$log/out.log")" && return ;;
 	124) why="did not end within $limit s" ;;
 	125) why="the guest could not be started" ;;
 	255) why="the guest died: $(grep -ao 'Kernel panic.*' "$log/console.log" | head -n 1)" ;;
 	*) why="exit status $status" ;;
 	esac
-	set_cell "$1" "$2" FAIL $seconds "$why; logs in $log"
-	sed 's/^/     | /' "$log/boot.log"
-	[ ! -e "$log/out.log" ] || tail -n 40 "$log/out.log" | sed 's/^/     | /'
+	why="$why; logs in $log
+$(sed 's/^/     | /' "$log/boot.log")
+$([ ! -e "$log/out.log" ] || tail -n 40 "$log/out.log" | sed 's/^/     | /')"
+	result "$1" "$2" FAIL $seconds "$why"
+}
+
+# Those that may take longest first, so that none is left alone at the end.
+run_tests() { # KERNEL...
+	local k t limit
+	for k in "$@"; do
+		for t in $tests; do
+			applies "$k" "$t" && echo "$(says "$t" limit) $k $t"
+		done
+	done | sort -s -rn -k 1,1 >"$logs/queue"
+	while read -r limit k t <&3; do
+		[ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+		(trap 'stop_child; exit 130' INT TERM HUP && run_test "$k" "$t") 3<&- &
+	done 3<"$logs/queue"
+	wait
 }
 
 # One row a program, one column a kernel: instructions that the verifier went through, and its greatest number of states.
@@ -191,6 +234,9 @@ verifier_table() {
 }
 
 mkdir -p "$logs"
+for k in $kernels; do
+	for t in $tests; do applies "$k" "$t" && rm -rf "${logs:?}/$k/$t" && mkdir -p "$logs/$k/$t"; done
+done
 if ! "$here/fetch.sh" "$cache" tools 2>"$logs/fetch.log"; then
 	cat "$logs/fetch.log"
 	# shellcheck disable=SC2086
@@ -211,11 +257,8 @@ done
 # shellcheck disable=SC2086
 choose_accel "$(set -- $present; echo "$1")"
 export VM_ACCEL
-echo "vmtest: $([ "$VM_ACCEL" = kvm ] && echo KVM || echo 'software emulation'), logs in $logs"
-for k in $present; do
-	for t in $tests; do
-		applies "$k" "$t" && run_test "$k" "$t"
-	done
-done
+echo "vmtest: $([ "$VM_ACCEL" = kvm ] && echo KVM || echo 'software emulation'), $jobs at a time, logs in $logs"
+# shellcheck disable=SC2086
+run_tests $present
 verifier_table
 finish

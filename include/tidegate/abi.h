@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define TG_ABI_VERSION 1
+#define TG_ABI_VERSION 2
 
 enum {
 	TG_WORKERS_MAX = 64, /* entries of worker_load and picks */
@@ -28,6 +28,8 @@ enum {
 	/* Lifetimes of connections, in octaves of milliseconds: bucket 0 is below 1 ms, bucket n
 	 * from 2^(n-1) up to 2^n, the last without end (from 13 months on). */
 	TG_LIFETIME_BUCKETS = 37,
+
+	TG_PROVEN_WAYS = 4, /* prefixes of an entry of `proven` */
 
 	TG_SKETCH_ROWS = 2, /* hash functions */
 	TG_SKETCH_COLS = 8, /* cells of a row in one block */
@@ -115,8 +117,11 @@ struct tg_settings {
 
 	/* steer */
 	__u64 hang_ns; /* an awake worker whose heartbeat is older hangs: 20 ms */
+
+	/* Of tg_proven_hash: made with the maps and kept as long, known to nobody outside. */
+	__u64 proven_seed;
 };
-_Static_assert(sizeof(struct tg_settings) == 56 + 24 * TG_FAMILIES * TG_TIERS + 32, "no padding");
+_Static_assert(sizeof(struct tg_settings) == 56 + 24 * TG_FAMILIES * TG_TIERS + 40, "no padding");
 
 /* Map `ports`, array[TG_PORT_WORDS], index = port / 32, bit = port % 32: which ports are the
  * gateway's. Keeper; admit, track, steer. */
@@ -301,11 +306,48 @@ _Static_assert(sizeof(struct tg_worker_picks) == 64, "one cache line per worker"
 
 /* ---- sources ---- */
 
+/* The finaliser of splitmix64: every bit of the result depends on every bit of x. */
+static inline __u64 tg_mix(__u64 x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+/* A proven prefix, and its share while the gate paces. */
+struct tg_share {
+	__u32 tag;    /* upper half of its tg_proven_hash(), never 0; 0: free */
+	__u32 weight; /* as in tg_weight */
+	__u64 tat_ns; /* admit */
+};
+
+/* Map `proven`, array, a power of two of entries, index = the low bits of tg_proven_hash(): the
+ * prefixes of tier 0 that are proven, for admit, which asks at every SYN. A hash map has it wait
+ * for memory three times one after the other, an entry here is one cache line. track puts a prefix
+ * there once a connection from it is ESTABLISHED, and nobody else does; where all are taken, the
+ * one that was admitted least lately while the gate paced has to prove itself again, and of two
+ * that come at once, one may. Written without atomics. */
+struct tg_proven {
+	struct tg_share share[TG_PROVEN_WAYS];
+};
+_Static_assert(sizeof(struct tg_proven) == 64, "one cache line");
+
+/* bits: the prefix's address as a number, its first bit the highest of 64; family: 4 or 6. */
+static inline __u64 tg_proven_hash(__u64 seed, __u64 bits, __u32 len, __u32 family)
+{
+	return tg_mix((bits + len + (family << 8)) ^ seed);
+}
+
+static inline __u32 tg_proven_tag(__u64 hash)
+{
+	return (__u32)(hash >> 32) | 1;
+}
+
 /* Map `sources`, LRU hash, key struct tg_prefix. track, which makes an entry once a connection from
- * the prefix is ESTABLISHED, and nobody else does: an entry says that the prefix is proven. admit
- * keeps its share in it; governor and tools read. */
+ * the prefix is ESTABLISHED, and nobody else does; governor and tools read. */
 struct tg_source {
-	__u64 gate_tat_ns;  /* admit: its fair share while the gate paces */
 	__u64 churn_tat_ns; /* track: establishes + closes */
 	__u64 accepts;
 	__u64 closes;
@@ -314,6 +356,7 @@ struct tg_source {
 	__u64 last_ns; /* establish or close */
 	__u32 weight;  /* as in tg_weight */
 	__u32 zero;
+	__u64 line;
 };
 _Static_assert(sizeof(struct tg_source) == 64, "one cache line");
 
@@ -492,18 +535,29 @@ enum {
 	TG_HIST_BUCKETS = (64 - TG_HIST_SUB_BITS + 1) << TG_HIST_SUB_BITS,
 
 	TG_SCHED_SHARE_ALL = 65536, /* tg_sched.share: every socket */
+
+	TG_READY_PLACES = 8192, /* entries of `ready`; a power of two */
 };
 
-/* Map `sched`, array[1], mmapable. Whoever switches the measuring; sched. All zero: nothing is
- * measured, and no socket holds storage for it. */
+/* Map `sched`, array[1], mmapable, read at every event and written hardly ever. All zero: nothing
+ * is measured, and no socket holds storage for it. */
 struct tg_sched {
-	__u32 share; /* sockets of TG_SCHED_SHARE_ALL whose wake delay is taken; 0: none */
-	__u32 run;   /* 1: the workers' waits in the run queue are taken */
-	/* When it was last switched: what became ready earlier is forgotten, since nobody may have
-	 * seen it being received. */
+	/* Sockets of TG_SCHED_SHARE_ALL whose wake delay is taken; 0: none. The keeper, when it
+	 * switches; the gateway raises it while it has few connections. */
+	__u32 share;
+	__u32 least_share; /* what the keeper switched to; 0: the programs are not attached */
+	__u32 run;         /* 1: the workers' waits for a CPU are taken. The keeper */
+	__u32 switches;    /* how often it was switched. The keeper, last */
+	/* When that was, or when share was last changed: what became ready earlier is forgotten,
+	 * since nobody may have seen it being received. */
 	__u64 since_ns;
+	/* The workers, each its own: threads of one process, as the first PID namespace numbers
+	 * them; 0: none. A copy of what worker_load says, on lines that nobody writes. */
+	__u32 tgid;
+	__u32 seed; /* of tg_ready_hash(), so that no client can aim at being measured or not */
+	__u32 tid[TG_WORKERS_MAX];
 };
-_Static_assert(sizeof(struct tg_sched) == 16, "no padding");
+_Static_assert(sizeof(struct tg_sched) == 32 + 4 * TG_WORKERS_MAX, "no padding");
 
 /* One writer at a time, plain stores: readers see values slightly apart. Nanoseconds. */
 struct tg_hist {
@@ -517,14 +571,50 @@ _Static_assert(sizeof(struct tg_hist) == 32 + 8 * TG_HIST_BUCKETS, "no padding")
 /* Map `delays`, array[TG_WORKERS_MAX], index as in worker_load, mmapable. sched; metrics, tools.
  * They grow for ever, over restarts of the gateway, too. */
 struct tg_delays {
-	/* Of each event of a sampled socket: from readable to received by the worker. For what a
-	 * client sends before it is accepted, the wait in the accept queue is part of it. What
-	 * arrives while the worker receives belongs to the event that it receives. */
-	struct tg_hist wake;
-	struct tg_hist run; /* of each time that the worker's thread waited for a CPU */
-	__u64 runnable_ns;  /* sched's own: since when it waits; 0: it does not */
+	/* Of each time that the worker's thread waited for a CPU, by the kernel's own accounting
+	 * (sched_info); counted when the thread leaves the CPU again. */
+	struct tg_hist run;
+	/* sched's own: whose waits these are, since when, and how much of them is in the histogram.
+	 */
+	__u64 run_since_ns, run_seen_ns;
+	__u32 run_tid, zero;
 };
-_Static_assert(sizeof(struct tg_delays) == 2 * sizeof(struct tg_hist) + 8, "no padding");
+_Static_assert(sizeof(struct tg_delays) == sizeof(struct tg_hist) + 24, "no padding");
+
+/* Map `ready`, array[TG_READY_PLACES], mmapable, index tg_ready_hash() % TG_READY_PLACES: the
+ * sampled sockets that are readable now, and since when. sched fills a place; the worker that has
+ * received from the socket frees it. Two sockets may want one place: the second is then not
+ * measured. Both sides may write at the same time, and lose the one or the other measurement by it;
+ * a place that nobody freed is taken by the next socket of the same peer at once, by others after
+ * ten seconds. */
+struct tg_ready {
+	__u64 since_ns; /* 0: free */
+	__u64 cookie;   /* of the socket: sched's own */
+	__u32 key;      /* tg_ready_key() of its peer */
+	__u32 zero;
+	__u64 zero1;
+};
+_Static_assert(sizeof(struct tg_ready) == 32, "two in a cache line");
+
+/* Of the peer's port, which the kernel has at hand when nothing else is. */
+static inline __u16 tg_ready_hash(__be16 port, __u32 seed)
+{
+	__u32 h = (port ^ seed) * 0x9e3779b1u;
+
+	return (__u16)((h ^ h >> 15) * 0x85ebca6bu >> 16);
+}
+
+/* Tells those of one hash apart: by address, IPv4 mapped, in network order. */
+static inline __u32 tg_ready_key(__u32 a, __u32 b, __u32 c, __u32 d)
+{
+	return a ^ b ^ c ^ d;
+}
+
+/* share as in tg_sched. */
+static inline int tg_ready_sampled(__u16 hash, __u32 share)
+{
+	return hash >= TG_SCHED_SHARE_ALL - share;
+}
 
 /* Map `meta`, array[1]. The keeper, once the rest is in place; every next start, tools. */
 struct tg_meta {

@@ -3,7 +3,7 @@
  * Each worker owns one struct tg_worker_stats and writes it with plain stores; anyone may read it
  * at any time. Counters only grow. base/stats.h makes the struct of these lists, ops/metrics.c the
  * exposition. Names are those of the Prometheus text without the `tidegate_` in front; counters end
- * in _total.
+ * in _total. What is kept in nanoseconds is exposed in seconds.
  */
 #ifndef TIDEGATE_STATS_H
 #define TIDEGATE_STATS_H
@@ -43,7 +43,10 @@
 	X(mailbox_full, "mailbox_full_total", "messages",                                          \
 		"Messages between threads that had to wait for room")                              \
 	X(loops, "loops_total", "turns", "Turns of the worker's loop")                             \
-	X(cpu_ns, "cpu_nanoseconds_total", "ns",                                                   \
+	X(late_turns, "late_turns_total", "turns",                                                 \
+		"Turns that took more than ten times their budget (workers.turn; the loop's own "  \
+		"work: workers.slice); the log says what they were")                               \
+	X(cpu_ns, "cpu_seconds_total", "ns",                                                       \
 		"CPU time of the worker's thread, looked at every 100 ms while it is awake")       \
 	X(link_connects, "link_connects_total", "links", "Links established")                      \
 	X(link_failures, "link_failures_total", "links", "Links lost or not established")          \
@@ -64,7 +67,13 @@
 	X(hub_delivered, "hub_delivered_total", "messages",                                        \
 		"Publications queued to sessions: one for each that hears it")                     \
 	X(hub_lost, "hub_lost_total", "messages",                                                  \
-		"Publications that did not reach a worker or a session for want of memory")
+		"Publications that did not reach a worker or a session for want of memory")        \
+	X(access_lines, "access_log_lines_total", "lines",                                         \
+		"Lines of the access log given to its writer")                                     \
+	X(access_dropped, "access_log_dropped_total", "lines",                                     \
+		"Lines of the access log dropped since its queue was full")                        \
+	X(access_failed, "access_log_failed_total", "lines",                                       \
+		"Lines of the access log that could not be written")
 
 /* Per worker, gauges. */
 #define TG_GAUGES(X)                                                                               \

@@ -21,6 +21,7 @@
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
 #include "kern/bpf_maps.h"
+#include "kern/bpf_proven.h"
 #include "tests/bench/admit_bench.skel.h"
 
 enum {
@@ -158,6 +159,7 @@ static void setup(struct bench *b)
 	b->skel->rodata->sketch_seed = clock_ns();
 	b->skel->rodata->sketch_mask = blocks - 1;
 	b->skel->rodata->sketch_row_bits = 31 - (uint32_t)__builtin_clz(blocks * TG_SKETCH_COLS);
+	b->skel->rodata->proven_mask = bpf_maps_entries(b->maps, BPF_MAP_proven) - 1;
 	b->skel->rodata->filter_entries = bpf_maps_entries(b->maps, BPF_MAP_penalty_filter);
 	b->skel->rodata->bench_sources = SOURCES;
 	b->skel->rodata->cookies = 1;
@@ -204,11 +206,10 @@ static void fill_penalties(struct bench *b)
 static void prove(struct bench *b, const uint8_t addr[4])
 {
 	struct tg_prefix key = {.family = 4, .len = 32};
-	struct tg_source source = {.accepts = 1};
 
 	memcpy(key.addr, addr, 4);
-	must("sources",
-		bpf_map_update_elem(bpf_maps_fd(b->maps, BPF_MAP_sources), &key, &source, 0));
+	must("proven", bpf_proven_put(bpf_maps_fd(b->maps, BPF_MAP_proven), b->settings.proven_seed,
+			       &key, 0));
 }
 
 static void cpu_name(char *name, size_t len)

@@ -508,6 +508,7 @@ static void test_proven_syn_is_charged_once(void **state)
 	ack = answer_of(syn); /* the kernel would make the same */
 	key = fixture_source(CLIENT, 32);
 	fixture_write(BPF_MAP_sources, &key, &s);
+	fixture_prove(CLIENT, 32, 1);
 	run_opts_on(&syn);
 	fixture_expect(TG_ADMIT_OPEN, 1);
 	run_opts_on(&ack);

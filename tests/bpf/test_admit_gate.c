@@ -150,7 +150,7 @@ static void test_rate(void **state)
 	/* Not from the allow list. */
 	fixture_list(BPF_MAP_allow, "198.51.100.1");
 	assert_int_equal(burst_of("198.51.100.1", 20, TG_ADMIT_ALLOWED), 20);
-	assert_int_equal(fixture_entries(BPF_MAP_sources), 0);
+	assert_int_equal(fixture_proven(), 0);
 }
 
 static void test_rate_comes_back_with_time_but_no_more_than_the_burst(void **state)
@@ -222,7 +222,7 @@ static void test_newcomers_leave_the_reserve(void **state)
 	assert_int_equal(burst_of("203.0.113.8", 10, TG_DROP_NEWCOMER), 10);
 	assert_int_equal(burst_of("203.0.113.7", 10, TG_ADMIT_PACED), 2);
 	assert_int_equal(burst_of("203.0.113.7", 10, TG_DROP_RATE), 10);
-	assert_int_equal(fixture_entries(BPF_MAP_sources), 1);
+	assert_int_equal(fixture_proven(), 1);
 }
 
 /* What proven ones use, newcomers do not have beside their own part. */
@@ -283,11 +283,12 @@ static void test_fair_share(void **state)
 /* As if it had been given so many tenths of its share, of 10 s, ahead of time. */
 static void set_given(const char *address, int tenths)
 {
-	struct tg_source s = {.accepts = 1};
-	struct tg_prefix key = fixture_source(address, 32);
+	struct bpf_proven_place p;
 
-	s.gate_tat_ns = fixture_now() + tenths * 1000000000LL;
-	fixture_write(BPF_MAP_sources, &key, &s);
+	fixture_prove(address, 32, 0);
+	p = fixture_share(address, 32);
+	p.entry.share[p.way].tat_ns = fixture_now() + tenths * 1000000000LL;
+	fixture_write(BPF_MAP_proven, &p.index, &p.entry);
 }
 
 /* Who had less may use more of the burst, also within the share: or those that happen to come first
@@ -386,9 +387,9 @@ static void test_the_share_of_many(void **state)
 	FIXTURE_NEEDED();
 	fair(HOUR, 100 * HOUR);
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct tg_source s;
+		struct tg_share s;
+		struct bpf_proven_place place;
 		struct tg_pace p = {.active_last = {rows[i].proven, rows[i].newcomers}};
-		struct tg_prefix key;
 		uint64_t before, after;
 		char src[32];
 
@@ -408,15 +409,15 @@ static void test_the_share_of_many(void **state)
 			if (fixture_pace().window == p.window)
 				break;
 		}
-		key = fixture_source(src, 32);
-		assert_int_equal(bpf_map_lookup_elem(fixture_fd(BPF_MAP_sources), &key, &s), 0);
+		place = fixture_share(src, 32);
+		s = place.entry.share[place.way];
 		/* From the last tick on, which may have been before. */
 		uint64_t least = before - MINUTE / 60 + rows[i].share_ms * 1000000;
-		if (s.gate_tat_ns < least || s.gate_tat_ns > after + rows[i].share_ms * 1000000)
-			print_error("row %u: %lld ms\n", i,
-				(long long)(s.gate_tat_ns - before) / 1000000);
-		assert_true(s.gate_tat_ns >= least);
-		assert_true(s.gate_tat_ns <= after + rows[i].share_ms * 1000000);
+		if (s.tat_ns < least || s.tat_ns > after + rows[i].share_ms * 1000000)
+			print_error(
+				"row %u: %lld ms\n", i, (long long)(s.tat_ns - before) / 1000000);
+		assert_true(s.tat_ns >= least);
+		assert_true(s.tat_ns <= after + rows[i].share_ms * 1000000);
 	}
 }
 
@@ -442,7 +443,7 @@ static void test_fair_share_of_newcomers(void **state)
 	assert_int_equal(greedy, 50);
 	assert_int_equal(burst_of("192.0.2.1", 100, TG_DROP_SHARE), 100);
 	assert_int_equal(burst_of("192.0.2.2", 4, TG_ADMIT_PACED), 4);
-	assert_int_equal(fixture_entries(BPF_MAP_sources), 0);
+	assert_int_equal(fixture_proven(), 0);
 }
 
 static void test_active_sources_are_counted(void **state)

@@ -176,7 +176,7 @@ static void test_flood_limit(void **state)
 		assert_true(v6 >= 90 && v6 <= 100);
 		break;
 	}
-	assert_int_equal(fixture_entries(BPF_MAP_sources), 0);
+	assert_int_equal(fixture_proven(), 0);
 }
 
 static void test_flood_of_one_leaves_no_state(void **state)
@@ -189,7 +189,7 @@ static void test_flood_of_one_leaves_no_state(void **state)
 		snprintf(src, sizeof(src), "198.51.100.%u", i);
 		fixture_run_many(&(struct packet_opts){.src = src}, 50);
 	}
-	assert_int_equal(fixture_entries(BPF_MAP_sources), 0);
+	assert_int_equal(fixture_proven(), 0);
 	assert_int_equal(fixture_entries(BPF_MAP_open), 0);
 	assert_int_equal(fixture_entries(BPF_MAP_penalty), 0);
 }

@@ -145,8 +145,37 @@ static int get(struct bpf_maps *m, enum bpf_shared_map which, unsigned i, void *
 	return bpf_map_lookup_elem(bpf_maps_fd(m, which), &key, value);
 }
 
+static struct tg_settings settings(struct bpf_maps *m)
+{
+	struct tg_settings s;
+	uint32_t zero = 0;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_maps_fd(m, BPF_MAP_settings), &zero, &s), 0);
+	return s;
+}
+
+/* As the keeper does: the defaults; the seed stays that of the maps. */
+static void configure(struct bpf_maps *m)
+{
+	uint64_t seed = settings(m).proven_seed;
+	struct tg_settings s;
+
+	bpf_settings_init(&s);
+	assert_int_equal(bpf_settings_write(bpf_maps_fd(m, BPF_MAP_settings), &s), 0);
+	assert_true(settings(m).proven_seed == seed && seed);
+}
+
+static int proven(struct bpf_maps *m, unsigned i, struct bpf_proven_place *ret)
+{
+	struct tg_prefix key = {
+		.family = 4, .len = 32, .addr = {10, 0, (uint8_t)(i >> 8), (uint8_t)i}};
+
+	return bpf_proven_find(bpf_maps_fd(m, BPF_MAP_proven), settings(m).proven_seed, &key, ret);
+}
+
 static void fill(struct bpf_maps *m)
 {
+	configure(m);
 	list_add(m, BPF_MAP_deny, "198.51.100.0/24");
 	list_add(m, BPF_MAP_deny, "2001:db8:bad::/48");
 	list_add(m, BPF_MAP_allow, "0.0.0.0/0");
@@ -177,6 +206,38 @@ static void check_filled(struct bpf_maps *m, bool counts)
 	assert_int_equal(get(m, BPF_MAP_open, 8, &open), -ENOENT);
 	if (counts)
 		assert_int_equal(source.accepts, 12);
+	/* Made anew, by another seed. */
+	struct bpf_proven_place place;
+	assert_int_equal(proven(m, 8, &place), counts ? 0 : -ENOENT);
+	assert_int_equal(place.entry.share[place.way].weight, counts ? 2 : 0);
+	assert_int_equal(proven(m, 9, &place), -ENOENT);
+	configure(m);
+}
+
+/* Who was admitted least lately gives way; who comes again keeps his place. */
+static void test_a_full_line_of_proven_ones(void **state)
+{
+	NEEDED();
+	struct bpf_maps *m = start(&(struct bpf_maps_opts){.sources = 1}, BPF_MAPS_NONE);
+	int fd = bpf_maps_fd(m, BPF_MAP_proven);
+	uint64_t seed = settings(m).proven_seed;
+	struct bpf_proven_place place;
+
+	assert_int_equal(bpf_maps_entries(m, BPF_MAP_proven), 1);
+	for (unsigned i = 1; i <= TG_PROVEN_WAYS + 1; i++) {
+		struct tg_prefix key = {.family = 4, .len = 32, .addr = {10, 0, 0, (uint8_t)i}};
+
+		assert_int_equal(proven(m, i, &place), -ENOENT);
+		assert_int_equal(bpf_proven_put(fd, seed, &key, i), 0);
+		assert_int_equal(bpf_proven_put(fd, seed, &key, 10 + i), 0);
+		assert_int_equal(proven(m, i, &place), 0);
+		assert_int_equal(place.entry.share[place.way].weight, 10 + i);
+		place.entry.share[place.way].tat_ns = i == 3 ? 5 : 100 + i;
+		assert_int_equal(bpf_map_update_elem(fd, &place.index, &place.entry, BPF_ANY), 0);
+	}
+	for (unsigned i = 1; i <= TG_PROVEN_WAYS + 1; i++)
+		assert_int_equal(proven(m, i, &place), i == 3 ? -ENOENT : 0);
+	bpf_maps_close(m);
 }
 
 static void test_other_sizes_and_back(void **state)
@@ -371,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_first_start),
 		cmocka_unit_test(test_a_start_that_fails_leaves_nothing),
 		cmocka_unit_test(test_same_sizes_are_adopted),
+		cmocka_unit_test(test_a_full_line_of_proven_ones),
 		cmocka_unit_test(test_other_sizes_and_back),
 		cmocka_unit_test(test_another_abi),
 		cmocka_unit_test(test_a_missing_pin),

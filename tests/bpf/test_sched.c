@@ -6,11 +6,12 @@
 
 #include <cmocka.h>
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "core/wake.h"
 #include "kern/bpf_sched.h"
-#include "kern/worker_load.h"
 #include "kernel_fixture.h"
 
 enum {
@@ -21,43 +22,77 @@ enum {
 };
 
 static struct bpf_sched *sched;
-static struct tg_worker_load *lines;
+static struct tg_sched *says;
+static struct tg_ready *ready;
+static struct hist got[WORKERS]; /* wake delays that each worker found, in nanoseconds */
 
 static void switch_to(struct kernel *k, double percent, bool run)
 {
 	struct bpf_sched_opts o = {.percent = percent, .run = run};
+	const char *step = NULL;
 
-	kernel_ok(bpf_sched_switch(bpf_maps_fd(k->maps, BPF_MAP_sched), &o, crowd_now_ns()),
-		"switching");
+	(void)k;
+	kernel_ok(bpf_sched_switch(sched, &o, crowd_now_ns(), &step), step);
 }
 
 static void start(struct kernel *k)
 {
-	const char *step = NULL;
-
 	kernel_maps(k, NULL);
 	k->settings.workers = WORKERS;
 	kernel_write_settings(k);
-	kernel_ok(worker_load_map(bpf_maps_fd(k->maps, BPF_MAP_worker_load), &lines), "lines");
-	kernel_ok(bpf_sched_open(k->maps, &sched, &step), step);
+	kernel_ok(bpf_sched_map(bpf_maps_fd(k->maps, BPF_MAP_sched), &says), "sched");
+	kernel_ok(bpf_sched_map_ready(bpf_maps_fd(k->maps, BPF_MAP_ready), &ready), "ready");
+	kernel_ok(bpf_sched_create(k->maps, &sched), "create");
+	assert_true(says->seed != 0);
+	for (unsigned i = 0; i < WORKERS; i++)
+		hist_init(&got[i]);
 }
 
 static void stop(struct kernel *k)
 {
 	kernel_close(k);
-	bpf_sched_close(sched);
-	worker_load_unmap(lines);
+	bpf_sched_destroy(sched);
+	/* Who looks on sees that it is over. */
+	assert_true(bpf_sched_share(says) == 0 && !says->run);
+	bpf_sched_unmap(says);
+	bpf_sched_unmap_ready(ready);
 	bpf_maps_close(k->maps);
 	sched = NULL;
-	lines = NULL;
 }
 
-static struct bpf_sched_delays delays(const struct kernel *k, unsigned worker)
+static struct hist cpu_wait(const struct kernel *k, unsigned worker)
 {
-	struct bpf_sched_delays d;
+	struct hist h;
 
-	kernel_ok(bpf_sched_read(bpf_maps_fd(k->maps, BPF_MAP_delays), worker, &d), "delays");
-	return d;
+	kernel_ok(bpf_sched_read(bpf_maps_fd(k->maps, BPF_MAP_delays), worker, &h), "delays");
+	return h;
+}
+
+/* ---- the side of the worker ---- */
+
+static struct in6_addr peer_of(int fd, uint16_t *ret_tag)
+{
+	const struct wakes w = {says, ready};
+	struct sockaddr_in6 peer;
+	socklen_t len = sizeof(peer);
+
+	assert(!getpeername(fd, (struct sockaddr *)&peer, &len));
+	assert(peer.sin6_family == AF_INET6); /* mapped: the listeners are of both */
+	*ret_tag = wake_tag(&w, peer.sin6_port);
+	return peer.sin6_addr;
+}
+
+static void receive(int fd, struct hist *h)
+{
+	const struct wakes w = {says, ready};
+	uint16_t tag;
+	struct in6_addr peer = peer_of(fd, &tag);
+	uint64_t ns;
+	char c;
+
+	assert(recv(fd, &c, 1, 0) == 1);
+	if (wake_take(&w, tag, &peer, crowd_now_ns(), &ns))
+		hist_add(h, ns);
 }
 
 /* The maps say that it is the gateway's thread, and it does what it is told. */
@@ -78,12 +113,12 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 
-	worker_load_begin(&lines[w->id]);
+	bpf_sched_worker_begin(says, w->id);
 	pthread_barrier_wait(&together);
 	if (w->run)
 		w->run(w);
 	pthread_barrier_wait(&together);
-	worker_load_end(&lines[w->id]);
+	bpf_sched_worker_end(says, w->id);
 	return NULL;
 }
 
@@ -99,11 +134,16 @@ static void run_workers(struct worker w[WORKERS])
 	pthread_barrier_destroy(&together);
 }
 
+/* Has it its place, or had it last? */
 static bool stored(int fd)
 {
-	uint64_t value;
+	uint64_t cookie;
+	socklen_t len = sizeof(cookie);
+	uint16_t tag;
 
-	return !bpf_map_lookup_elem(bpf_sched_storage(sched), &fd, &value);
+	peer_of(fd, &tag);
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
+	return ready[tag % TG_READY_PLACES].cookie == cookie;
 }
 
 static void connect_pair(struct kernel *k, int listener)
@@ -128,7 +168,7 @@ static void late_reader(struct worker *w)
 		assert(recv(to, &c, 1, MSG_PEEK) == 1);
 		if (w->stall_ms)
 			crowd_sleep_ms(w->stall_ms);
-		assert(recv(to, &c, 1, 0) == 1);
+		receive(to, &got[w->id]);
 		uint64_t took = crowd_now_ns() - before;
 
 		w->sum_ns += took;
@@ -174,13 +214,45 @@ static void test_late_reader(void **state)
 	connect_pair(k, listener);
 	run_workers(w);
 	for (unsigned i = 0; i < WORKERS; i++) {
-		struct bpf_sched_delays d = delays(k, i);
-
-		check_late(&d.wake, &w[i]);
-		assert_int_equal(d.run.count, 0);
+		check_late(&got[i], &w[i]);
+		assert_int_equal(cpu_wait(k, i).count, 0);
 	}
 	/* What the stalled one waited is not the other's. */
-	assert_true(delays(k, 0).wake.sum < delays(k, 1).wake.sum);
+	assert_true(got[0].sum < got[1].sum);
+	close(listener);
+	stop(k);
+}
+
+/* A place that nobody freed: the next connection of the same client has it, and its own time. */
+static void test_place_of_one_that_is_gone(void **state)
+{
+	struct kernel *k = kernel_of(state);
+	uint16_t tag;
+
+	start(k);
+	switch_to(k, 100, false);
+	int listener = crowd_listen("::", KERNEL_PORT, false);
+	connect_pair(k, listener);
+	struct in6_addr peer = peer_of(k->served[0], &tag);
+	struct tg_ready *r = &ready[tag % TG_READY_PLACES];
+	uint64_t now = crowd_now_ns(), longest;
+	/* As if this had been left by another socket of the peer; it waits until it is stale when
+	 * it is of another peer's. */
+	uint32_t key = tg_ready_key(
+		peer.s6_addr32[0], peer.s6_addr32[1], peer.s6_addr32[2], peer.s6_addr32[3]);
+	*r = (struct tg_ready){.since_ns = now, .cookie = 1, .key = key + 1};
+	assert_int_equal(send(k->client[0], "x", 1, 0), 1);
+	receive(k->served[0], &got[0]);
+	assert_int_equal(got[0].count, 0);
+	assert_int_equal(r->since_ns, now);
+	*r = (struct tg_ready){.since_ns = says->since_ns, .cookie = 1, .key = key};
+	longest = crowd_now_ns();
+	assert_int_equal(send(k->client[0], "x", 1, 0), 1);
+	receive(k->served[0], &got[0]);
+	longest = crowd_now_ns() - longest;
+	assert_int_equal(got[0].count, 1);
+	assert_true(got[0].max <= longest);
+	assert_true(stored(k->served[0]));
 	close(listener);
 	stop(k);
 }
@@ -212,10 +284,8 @@ static void wait_for_all(struct kernel *k)
 
 static void receive_all(struct worker *w)
 {
-	char c;
-
 	for (unsigned i = 0; i < w->k->n_served; i++)
-		assert(recv(w->k->served[i], &c, 1, 0) == 1);
+		receive(w->k->served[i], &got[w->id]);
 }
 
 /* One message on each connection, received by worker 0. */
@@ -247,15 +317,14 @@ static void test_sampled(void **state)
 	unsigned chosen = count_stored(k);
 	/* Of 400, and not a hash of all the same: a quarter, give or take eight deviations. */
 	assert_in_range(chosen, 30, 170);
-	assert_int_equal(delays(k, 0).wake.count, chosen);
+	assert_int_equal(got[0].count, chosen);
+	for (unsigned i = 0; i < TG_READY_PLACES; i++)
+		assert_int_equal(ready[i].since_ns, 0); /* received from, all of them */
 	/* The same ones again. */
 	round_of(k);
 	assert_int_equal(count_stored(k), chosen);
-	assert_int_equal(delays(k, 0).wake.count, 2 * chosen);
-	assert_int_equal(delays(k, 1).wake.count, 0);
-	/* Nothing of the clients' own sockets. */
-	for (unsigned i = 0; i < k->clients; i++)
-		assert_false(stored(k->client[i]));
+	assert_int_equal(got[0].count, 2 * chosen);
+	assert_int_equal(got[1].count, 0);
 	close(listener);
 	stop(k);
 }
@@ -269,8 +338,8 @@ static void test_off(void **state)
 	/* Nobody has switched it on. */
 	round_of(k);
 	assert_int_equal(count_stored(k), 0);
-	assert_int_equal(delays(k, 0).wake.count, 0);
-	assert_int_equal(delays(k, 0).run.count, 0);
+	assert_int_equal(got[0].count, 0);
+	assert_int_equal(cpu_wait(k, 0).count, 0);
 	/* Switched off while something waits. */
 	switch_to(k, 100, true);
 	send_to_all(k);
@@ -278,43 +347,59 @@ static void test_off(void **state)
 	switch_to(k, 0, false);
 	struct worker w[WORKERS] = {{.run = receive_all, .k = k}, {.run = NULL}};
 	run_workers(w);
-	assert_int_equal(count_stored(k), k->n_served);
-	assert_int_equal(delays(k, 0).wake.count, 0);
-	assert_int_equal(delays(k, 0).run.count, 0);
+	/* Now and then two of them want the same place. */
+	assert_in_range(count_stored(k), k->n_served * 9 / 10, k->n_served);
+	assert_int_equal(got[0].count, 0);
+	assert_int_equal(cpu_wait(k, 0).count, 0);
 	/* And on again: what it did not see being received is not taken for waiting. */
 	switch_to(k, 100, false);
 	uint64_t since = crowd_now_ns();
 	round_of(k);
 	uint64_t longest = crowd_now_ns() - since;
-	struct bpf_sched_delays d = delays(k, 0);
-	assert_int_equal(d.wake.count, k->n_served);
-	assert_true(d.wake.max <= longest);
+	struct hist d = got[0];
+	assert_in_range(d.count, k->n_served * 9 / 10, k->n_served);
+	assert_true(d.max <= longest);
 	close(listener);
 	stop(k);
 }
 
-static void test_bad_shares(void **state)
+static void test_shares(void **state)
 {
 	struct kernel *k = kernel_of(state);
 	static const double bad[] = {-1, 100.001, 0.0 / 0.0};
-	struct tg_sched seen;
-	uint32_t zero = 0;
+	const char *step;
 
 	start(k);
+	assert_true(bpf_sched_share(says) == 0);
+	bpf_sched_adapt(says, 1, crowd_now_ns()); /* off stays off, however few there are */
+	assert_int_equal(says->share, 0);
 	switch_to(k, 1e-9, true);
-	int fd = bpf_maps_fd(k->maps, BPF_MAP_sched);
-	assert_int_equal(bpf_map_lookup_elem(fd, &zero, &seen), 0);
-	assert_int_equal(seen.share, 1);
+	assert_int_equal(says->share, 1);
+	uint32_t switches = says->switches;
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(
-			bpf_sched_switch(fd, &(struct bpf_sched_opts){.percent = bad[i]}, 1),
+		assert_int_equal(bpf_sched_switch(sched,
+					 &(struct bpf_sched_opts){.percent = bad[i]}, 1, &step),
 			-EINVAL);
-	assert_int_equal(bpf_map_lookup_elem(fd, &zero, &seen), 0);
-	assert_true(seen.share == 1 && seen.run == 1 && seen.since_ns > 1);
+	assert_true(says->share == 1 && says->run == 1 && says->since_ns > 1);
+	assert_int_equal(says->switches, switches);
+	/* While there are few, more of them; never less than what was asked for. */
+	switch_to(k, 10, true);
+	bpf_sched_adapt(says, 0, crowd_now_ns());
+	assert_true(bpf_sched_share(says) == 1);
+	bpf_sched_adapt(says, 64, crowd_now_ns());
+	assert_true(bpf_sched_share(says) == 1);
+	uint64_t before = says->since_ns;
+	bpf_sched_adapt(says, 127, crowd_now_ns());
+	assert_true(bpf_sched_share(says) == 1);
+	assert_int_equal(says->since_ns, before);
+	bpf_sched_adapt(says, 128, crowd_now_ns());
+	assert_true(bpf_sched_share(says) == 0.5);
+	assert_true(says->since_ns > before); /* what waits now is forgotten */
+	bpf_sched_adapt(says, 1000000, crowd_now_ns());
+	assert_int_equal(says->share, TG_SCHED_SHARE_ALL / 10);
 	switch_to(k, 100, false);
-	assert_int_equal(bpf_map_lookup_elem(fd, &zero, &seen), 0);
-	assert_int_equal(seen.share, TG_SCHED_SHARE_ALL);
-	struct bpf_sched_delays d;
+	assert_int_equal(says->share, TG_SCHED_SHARE_ALL);
+	struct hist d;
 	assert_int_equal(
 		bpf_sched_read(bpf_maps_fd(k->maps, BPF_MAP_delays), TG_WORKERS_MAX, &d), -ENOENT);
 	stop(k);
@@ -344,11 +429,7 @@ static void test_what_is_not_ours(void **state)
 	assert_false(stored(k->served[0]));
 	assert_false(stored(k->served[1]));
 	assert_true(stored(k->served[2]));
-	assert_int_equal(delays(k, 0).wake.count, 1);
-	/* The same, received by a thread that is no worker's: its wait is nobody's. */
-	send_to_all(k);
-	receive_all(&(struct worker){.k = k});
-	assert_int_equal(delays(k, 0).wake.count, 1);
+	assert_int_equal(got[0].count, 1);
 	/* In another namespace nothing is ours. */
 	k->settings.netns_cookie++;
 	kernel_write_settings(k);
@@ -356,7 +437,7 @@ static void test_what_is_not_ours(void **state)
 	assert_int_equal(k->n_served, 4);
 	round_of(k);
 	assert_false(stored(k->served[3]));
-	assert_int_equal(delays(k, 0).wake.count, 1);
+	assert_int_equal(got[0].count, 2); /* the one that was ours stays so */
 	close(other);
 	close(ours);
 	stop(k);
@@ -419,14 +500,13 @@ static void test_run_queue(void **state)
 	assert_int_equal(pthread_create(&competitor, NULL, compete, NULL), 0);
 	run_workers(w);
 	assert_int_equal(pthread_join(competitor, NULL), 0);
-	struct hist h = delays(k, 1).run, idle = delays(k, 0).run;
+	struct hist h = cpu_wait(k, 1), idle = cpu_wait(k, 0);
 	/* It waited as long as the kernel's accounting says, from outside, plus what it waited
 	 * before and after the test looked. */
 	assert_true(h.count > 0);
 	assert_true(h.sum >= w[1].sum_ns / 2);
 	assert_true(h.max <= h.sum && h.min <= h.max);
 	assert_true(h.sum > idle.sum);
-	assert_int_equal(delays(k, 1).wake.count, 0);
 	stop(k);
 }
 
@@ -434,9 +514,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_late_reader),
+		cmocka_unit_test(test_place_of_one_that_is_gone),
 		cmocka_unit_test(test_sampled),
 		cmocka_unit_test(test_off),
-		cmocka_unit_test(test_bad_shares),
+		cmocka_unit_test(test_shares),
 		cmocka_unit_test(test_what_is_not_ours),
 		cmocka_unit_test(test_run_queue),
 	};

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -112,6 +113,9 @@ static void test_mapped(void **state)
 	assert_int_equal(kernel_open(k, "10.7.1.1/32"), 1);
 	assert_int_equal(kernel_open(k, "10.7.1.0/24"), 1);
 	assert_int_equal(kernel_entries(k, BPF_MAP_sources), 2);
+	assert_int_equal(kernel_proven(k, "10.7.1.1/32"), 1);
+	assert_int_equal(kernel_proven(k, "10.7.1.2/32"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "10.7.1.0/24"), -ENOENT);
 	close(listener);
 	stop(k);
 }
@@ -323,6 +327,11 @@ static void test_spoofed(void **state)
 	assert_int_equal(kernel_entries(k, BPF_MAP_sources), 3 + 3);
 	assert_int_equal(kernel_entries(k, BPF_MAP_open), 3 + 3);
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 0);
+	assert_int_equal(kernel_proven(k, "10.7.0.2/32"), 1);
+	assert_int_equal(kernel_proven(k, "fd07::/64"), 1);
+	assert_int_equal(kernel_proven(k, "198.18.0.1/32"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "2001:db8:1::/64"), -ENOENT);
+	assert_int_equal(kernel_proven(k, "198.19.0.1/32"), -ENOENT);
 	close(sender.fd);
 	close(listener);
 	close(listener6);
@@ -493,6 +502,79 @@ static void test_uncounted_time(void **state)
 	stop(k);
 }
 
+/* ---- the second of the two programs ---- */
+
+/* What the first program leaves its marks in. The pin's name has a number in it. */
+static int marks(const struct kernel *k)
+{
+	char dir[BPF_MAPS_DIR_MAX + 64], path[sizeof(dir) + 256] = "";
+	struct bpf_link_info link = {0};
+	struct bpf_prog_info prog = {0};
+	uint32_t ids[64], len = sizeof(link);
+
+	assert_int_equal(bpf_maps_pin_path(k->maps, "", dir, sizeof(dir)), 0);
+	DIR *d = opendir(dir);
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));)
+		if (!strncmp(e->d_name, "track_link_", 11) && strstr(e->d_name, "_missed"))
+			snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+	closedir(d);
+	int fd = bpf_obj_get(path);
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_obj_get_info_by_fd(fd, &link, &len), 0);
+	close(fd);
+	fd = bpf_prog_get_fd_by_id(link.prog_id);
+	prog.map_ids = (uintptr_t)ids;
+	prog.nr_map_ids = 64;
+	len = sizeof(prog);
+	assert_int_equal(bpf_obj_get_info_by_fd(fd, &prog, &len), 0);
+	close(fd);
+	for (uint32_t i = 0; i < prog.nr_map_ids; i++) {
+		struct bpf_map_info map = {0};
+		len = sizeof(map);
+		fd = bpf_map_get_fd_by_id(ids[i]);
+		assert_int_equal(bpf_obj_get_info_by_fd(fd, &map, &len), 0);
+		if (!strcmp(map.name, "done"))
+			return fd;
+		close(fd);
+	}
+	fail();
+	return -1;
+}
+
+/* The first one cannot leave a mark, and so does nothing. */
+static void test_second_program(void **state)
+{
+	struct kernel *k = kernel_of(state);
+	uint8_t mark = 1;
+	uint64_t n = 0;
+
+	kernel_pin(k);
+	resume(k, NULL);
+	int listener = listen_both(), fd = marks(k);
+	/* No socket is at these addresses. */
+	while (!bpf_map_update_elem(fd, &(uint64_t){n + 1}, &mark, BPF_NOEXIST))
+		n++;
+	assert_true(n > 0);
+	connect_some(k, "10.7.0.1", 5);
+	assert_int_equal(kernel_pace(k).established, 5);
+	assert_int_equal(kernel_open(k, "10.7.0.1/32"), 5);
+	kernel_accept(k, listener);
+	kernel_close(k);
+	CROWD_UNTIL(kernel_pace(k).closed == 5);
+	assert_int_equal(kernel_entries(k, BPF_MAP_open), 0);
+	/* With room again, it is the first one's, and no mark stays behind. */
+	assert_int_equal(bpf_map_delete_elem(fd, &n), 0);
+	connect_some(k, "10.7.0.2", 1);
+	assert_int_equal(kernel_pace(k).established, 6);
+	assert_int_equal(bpf_map_update_elem(fd, &n, &mark, BPF_NOEXIST), 0);
+	kernel_accept(k, listener);
+	kernel_close(k);
+	close(fd);
+	close(listener);
+	stop(k);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -509,6 +591,7 @@ int main(void)
 		cmocka_unit_test(test_nobody_home),
 		cmocka_unit_test(test_replaced_maps),
 		cmocka_unit_test(test_uncounted_time),
+		cmocka_unit_test(test_second_program),
 	};
 	return cmocka_run_group_tests(tests, kernel_begin, kernel_end);
 }

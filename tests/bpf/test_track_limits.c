@@ -105,7 +105,7 @@ static void test_churn_by_tier(void **state)
 		assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 0);
 		churn(k, listener, rows[i].in[2], 1); /* its close is the sixth event */
 		assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 1);
-		assert_true(kernel_penalty(k, rows[i].box, &box));
+		assert_true(kernel_penalty_comes(k, rows[i].box, &box));
 		assert_int_equal(box.reason, TG_PENALTY_CHURN);
 		assert_int_equal(box.until_ns, kernel_pace(k).penalty_until_ns);
 		assert_int_equal(box.until_ns, kernel_filter(k, rows[i].box));
@@ -135,7 +135,7 @@ static void test_escalation(void **state)
 	int listener = listen_both();
 	for (uint32_t i = 0; i < 4; i++) {
 		churn(k, listener, "10.7.0.1", 1);
-		assert_true(kernel_penalty(k, "10.7.0.1/32", &box));
+		assert_true(kernel_penalty_comes(k, "10.7.0.1/32", &box));
 		assert_int_equal(box.until_ns - box.since_ns, lengths[i]);
 		/* Outside for as long as the longest time: then it is forgotten. A busy machine
 		 * may take that long for a connection. */
@@ -146,7 +146,7 @@ static void test_escalation(void **state)
 	}
 	wait_past(box.until_ns + longest);
 	churn(k, listener, "10.7.0.1", 1);
-	assert_true(kernel_penalty(k, "10.7.0.1/32", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.1/32", &box));
 	assert_int_equal(box.strikes, 1);
 	assert_int_equal(box.until_ns - box.since_ns, first);
 
@@ -181,14 +181,14 @@ static void test_weights(void **state)
 	connect_some(k, "10.7.5.2", 9);
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 0);
 	connect_some(k, "10.7.0.1", 1);
-	assert_true(kernel_penalty(k, "10.7.0.1/32", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.1/32", &box));
 	connect_some(k, "10.7.5.1", 1); /* the tenth of it, and the 19th of its /24 */
-	assert_true(kernel_penalty(k, "10.7.5.1/32", &box));
-	assert_true(kernel_penalty(k, "10.7.5.0/24", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.5.1/32", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.5.0/24", &box));
 	assert_int_equal(kernel_entries(k, BPF_MAP_penalty), 3);
 	/* The proxies' connections do not count against their neighbours. */
 	connect_some(k, "10.7.0.5", 1);
-	assert_true(kernel_penalty(k, "10.7.0.0/24", &box));
+	assert_true(kernel_penalty_comes(k, "10.7.0.0/24", &box));
 	assert_false(kernel_penalty(k, "10.7.0.5/32", &box));
 	/* admit finds the weight beside the source. */
 	struct tg_source s;

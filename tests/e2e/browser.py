@@ -99,6 +99,11 @@ class Browser:
     def clear(self, css):
         self.call("POST", "%s/element/%s/clear" % (self.session, self.find(css)), {})
 
+    def press(self, key):
+        """A key to whatever has the focus."""
+        self.call("POST", self.session + "/actions", {"actions": [{"type": "key", "id": "keys", "actions": [
+            {"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]}]})
+
     def click(self, css):
         self.call("POST", "%s/element/%s/click" % (self.session, self.find(css)), {})
 
@@ -123,9 +128,12 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme",
                                                                "value": "dark" if dark else "light"}])
 
-    def screenshot(self, path):
+    def screenshot(self, path, full=False):
+        """Of what is in sight, or of the whole page."""
+        data = (self.devtools("Page.captureScreenshot", captureBeyondViewport=True)["data"] if full
+                else self.call("GET", self.session + "/screenshot"))
         with open(path, "wb") as f:
-            f.write(base64.b64decode(self.call("GET", self.session + "/screenshot")))
+            f.write(base64.b64decode(data))
 
     # ---- what happened ----
 

@@ -10,6 +10,7 @@ import unittest
 
 CLONE_NEWNET = 0x40000000
 ADDRESSES = 200  # of the clients: 10.77.1.1 and up
+PASSING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/bpf/freplace.bpf.o")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -166,9 +167,11 @@ class Namespaces:
 
     def answerable(self):
         """Native XDP on a veth can answer only when its peer has a program, too: one that lets everything pass."""
-        here = os.path.dirname(os.path.abspath(__file__))
-        ip("-n", self.clients, "link", "set", "dev", "peer0", "xdp", "obj",
-           os.path.join(here, "../../build/bpf/freplace.bpf.o"), "sec", "xdp")
+        ip("-n", self.clients, "link", "set", "dev", "peer0", "xdp", "obj", PASSING, "sec", "xdp")
+
+    def occupy(self):
+        """The gateway's interface has a program already, in no dispatcher, so that none fits beside it."""
+        ip("-n", self.gateway, "link", "set", "dev", self.interface, "xdp", "obj", PASSING, "sec", "xdp")
 
     def inside(self, *argv):
         """The command, as run in the clients' namespace."""

@@ -124,7 +124,7 @@ BASE = """
 instance: {instance}
 workers: {{count: {workers}, pin: false{workers_extra}}}
 log: {{level: debug, interval: 1s, rate: 0}}
-admin: {{listen: "127.0.0.1:{admin}", socket: {tmp}/admin.sock}}
+admin: {{listen: "127.0.0.1:{admin}", socket: {tmp}/admin.sock{admin_extra}}}
 drain: {{period: {drain}}}
 {admission}
 {extra}
@@ -136,7 +136,7 @@ class Gateway(Process):
 
     # Whether a storm is let in depends on how busy the machine is: only tests of admission have one.
     def __init__(self, tmp, body, workers=1, workers_extra="", drain="200ms", extra="", instance=None, wait=True,
-                 admission="mode: off"):
+                 admission="mode: off", admin=""):
         self.tmp = tmp
         self.admin_port = free_port()
         self.socket = os.path.join(tmp, "admin.sock")
@@ -144,7 +144,7 @@ class Gateway(Process):
         instance = instance or "test-%d" % os.getpid()
         with open(self.config, "w") as f:
             f.write(BASE.format(instance=instance, workers=workers, workers_extra=workers_extra, admin=self.admin_port,
-                                tmp=tmp, drain=drain, extra=extra,
+                                tmp=tmp, drain=drain, extra=extra, admin_extra=admin,
                                 admission="admission: {%s}" % admission if admission else ""))
             f.write(body)
         super().__init__([os.path.join(BUILD, "tidegate"), "-c", self.config], os.path.join(tmp, "gateway.log"))

@@ -68,6 +68,37 @@ class Ctl(AdminCase):
         self.assertRegex(text, r"(?m)^workers +2, 2 accepting, 2 rings$")
         self.assertRegex(text, r"(?m)^messages in +1$")
 
+    def test_doctor(self):
+        with open("/proc/sys/net/core/somaxconn") as f:
+            somaxconn = f.read().strip()
+        report = self.gw.ctl("doctor", check=False)
+        checks = {c["name"]: c for c in report["checks"]}
+        self.assertEqual((report["running"], report["workers"], report["connections"]), (True, 2, 100000))
+        self.assertRegex(report["instance"], r"^test-\d+$")
+        self.assertEqual(checks["net.core.somaxconn"]["has"], somaxconn)
+        self.assertEqual(checks["capabilities of the gateway"]["severity"], "ok")
+        self.assertIn("pid %d" % self.gw.gateway_pid, checks["tidegate"]["has"])
+        for c in report["checks"]:
+            if c["severity"] != "ok":
+                self.assertTrue(c["has"] and (c["why"] or c["has"].startswith("not ")), c)
+        # A machine that runs the gateway has no problem with it, unless more is asked of it.
+        few = self.gw.ctl("doctor", "--connections", "1000")
+        self.assertEqual([c for c in few["checks"] if c["severity"] == "problem"], [])
+        self.assertIn("for 1000 connections on 2 workers", self.human("doctor", "--connections", "1000"))
+        more = self.gw.ctl("doctor", "--connections", "100000000", check=False)
+        self.assertEqual(more["severity"], "problem")
+        self.human("doctor", "--connections", "100000000", status=1)
+        for bad in ("0", "-1", "x", "", "1e6", "99999999999999999999"):
+            self.assertIn("--connections must be a number", self.human("doctor", "--connections", bad, status=2))
+
+    def test_doctor_without_a_gateway(self):
+        r = subprocess.run([os.path.join(support.BUILD, "tidegatectl"), "--socket", self.tmp + "/none", "--json", "doctor",
+                            "--connections", "1000"],
+                           capture_output=True, text=True, timeout=20 * support.slow())
+        report = json.loads(r.stdout)
+        self.assertEqual((r.returncode, report["running"]), (0, False), r.stderr)
+        self.assertIn("not running", {c["name"]: c for c in report["checks"]}["tidegate"]["has"])
+
     def test_workers(self):
         conns = [self.open() for _ in range(20)]
         workers = self.gw.ctl("workers")
@@ -278,7 +309,8 @@ class Metrics(AdminCase):
                      "tidegate_forced_yields_total", "process_resident_memory_bytes"):
             self.assertIn(name, out)
         self.assertEqual(out["tidegate_connections"].keys(),
-                         {'worker="%d",kind="%s"' % (w, k) for w in (0, 1) for k in ("handshaking", "session")})
+                         {'worker="%d",route="%s",kind="%s"' % (w, r, k) for w in (0, 1) for r, k in
+                          (("", "handshaking"), ("", "closing"), *((path, "session") for path in ("/echo", "/chat/*")))})
         self.assertGreater(out["process_resident_memory_bytes"][""], 1 << 20)
 
     def move(self, name, action, by=1, **labels):

@@ -97,6 +97,59 @@ class Bench(support.Case):
             self.assertGreaterEqual(out["kernel_tcp"]["peak_bytes"], 0)  # the kernel rounds by a MiB a CPU
             self.assertGreater(out["server"]["rss_peak_bytes"], 0)
 
+    def test_storm(self):
+        for url in ("ws://127.0.0.1:%d/echo" % self.ws, "raw://127.0.0.1:%d/echo" % self.raw):
+            status, out, err = self.run_bench("storm", "--url", url, "--connections", "20", "--echo-rate", "200", "--rate",
+                                              "300", "--duration", "1", "--warmup", "0.2", "--deadline", "20", "--threads", "2",
+                                              "--pid", str(self.gw.gateway_pid))
+            self.assertEqual(status, 0, err)
+            self.assertGreater(out["attempts"], 200)  # on a busy machine the last ones are due too late
+            self.assertEqual(out["completed"], out["attempts"])
+            self.assertEqual((out["refused"], out["handshakes_refused"], out["given_up"], out["not_made"]), (0, 0, 0, 0))
+            self.assertEqual((out["echo"]["sessions"], out["echo"]["lost"], out["echo"]["unanswered"]), (20, 0, 0))
+            self.assertGreater(out["echo"]["calm_us"]["p99"], 0)
+            self.assertGreater(out["echo"]["storm_us"]["p99"], 0)
+            self.assertGreater(out["handshake_us"]["p50"], 0)
+
+    def test_storm_in_a_closed_loop(self):
+        status, out, err = self.run_bench("storm", "--url", "ws://127.0.0.1:%d/echo" % self.ws, "--connections", "5",
+                                          "--rate", "0", "--under-way", "4", "--duration", "1", "--warmup", "0.2")
+        self.assertEqual(status, 0, err)
+        self.assertGreater(out["completed"], 4)
+        self.assertGreater(out["completed_per_s"], 0)
+
+    def test_a_storm_beyond_capacity_is_given_up(self):
+        port, folder = support.free_port(), os.path.join(self.tmp, "costly")
+        os.mkdir(folder)
+        os.chmod(folder, 0o755)  # the gateway gives up root
+        gw = self.start(support.Gateway(folder, support.echo_body(port, support.free_port()),
+                                        instance="storm-%d" % os.getpid(), extra="debug: {handshake_cost: 20ms}"), 0)
+        support.wait_for(gw.ready)
+        _, out, err = self.run_bench("storm", "--url", "ws://127.0.0.1:%d/echo" % port, "--connections", "5", "--rate", "500",
+                                     "--deadline", "0.3", "--duration", "2", "--max-errors", "100000")
+        self.assertGreater(out["given_up"], 0, err)
+        self.assertEqual(out["attempts"], out["completed"] + out["given_up"] + out["refused"] + out["handshakes_refused"])
+
+    def test_source_range(self):
+        p = subprocess.Popen([os.path.join(support.BUILD, "tidegate-bench"), "hold", "--url",
+                              "ws://127.0.0.1:%d/echo" % self.ws, "--connections", "4", "--source-range",
+                              "127.3.0.1-127.3.0.2", "--duration", "60", "--quiet"], stdout=subprocess.DEVNULL)
+        try:
+            support.wait_for(lambda: self.gw.metric("tidegate_handshakes_total") == 4)
+            with open("/proc/net/tcp") as f:
+                local = [line.split()[1] for line in f]
+            self.assertEqual([sum(a.startswith(prefix) for a in local) for prefix in ("0100037F:", "0200037F:")], [2, 2])
+        finally:
+            p.terminate()
+            p.wait()
+        for bad in ("127.3.0.1", "127.3.0.2-127.3.0.1", "127.3.0.1-there", "127.0.0.1-127.255.0.1"):
+            status, _, err = self.run_bench("hold", "--url", "ws://127.0.0.1:%d/echo" % self.ws, "--source-range", bad)
+            self.assertEqual(status, 2)
+            self.assertIn("--source-range: '%s'" % bad, err)
+        status, _, err = self.run_bench("hold", "--url", "ws://[::1]:%d/echo" % self.ws, "--source-range", "127.3.0.1-127.3.0.2")
+        self.assertEqual(status, 2)
+        self.assertIn("not an IPv4 address", err)
+
     def test_usage(self):
         self.assertEqual(self.run_bench("echo", "--connections", "none")[0], 2)
 

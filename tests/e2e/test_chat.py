@@ -185,5 +185,5 @@ class Served(support.Case):
     def test_without_a_hub_there_is_no_page(self):
         gw = self.gateway(support.echo_body(support.free_port()))
         self.assertEqual(gw.get("/chat")[0], 404)
-        self.assertEqual(gw.get("/")[0], 404)
+        self.assertEqual(gw.get("/")[0], 200)
         self.assertEqual(json.loads(gw.get("/v1/hub.json")[1]), {"hubs": []})

@@ -35,6 +35,13 @@ routes:
 PINS = "/sys/fs/bpf/tidegate"
 
 
+def abi():
+    """What this build says."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(here, "../../include/tidegate/abi.h")) as f:
+        return int(re.search(r"^#define TG_ABI_VERSION (\d+)$", f.read(), re.M)[1])
+
+
 def bpftool(*args):
     r = subprocess.run(["bpftool", "--json", *args], capture_output=True, text=True)
     if r.returncode:
@@ -42,8 +49,9 @@ def bpftool(*args):
     return json.loads(r.stdout)
 
 
-@netns.skip
-class KernelGate(support.Case):
+class GateCase(support.Case):
+    """A gateway of two workers with its gate on a veth, and clients at the other end."""
+
     refuse = "drop"
 
     def setUp(self):
@@ -75,6 +83,12 @@ class KernelGate(support.Case):
     def verdict(self, program, reason):
         return self.gw.metric("tidegate_verdicts_total", program=program, reason=reason)
 
+    def pin(self, name):
+        return os.path.join(PINS, self.instance, name).rstrip("/")
+
+    def meta(self):
+        return bpftool("map", "lookup", "pinned", self.pin("meta"), "key", "0", "0", "0", "0")
+
     def attached(self):
         r = subprocess.run(["ip", "-n", self.ns.gateway, "-j", "-d", "link", "show", self.ns.interface],
                            capture_output=True, text=True, check=True)
@@ -84,6 +98,9 @@ class KernelGate(support.Case):
         sources = {s["prefix"]: s for s in self.ctl("sources", "--limit", "1000")}
         return prefix in sources and sources[prefix]["penalty_left_s"] > 0
 
+
+@netns.skip
+class KernelGate(GateCase):
     def test_native_and_let_in(self):
         self.assertRegex(self.gw.log(), "gate: %s: native XDP" % self.ns.interface)
         everybody = [self.ns.address(i) for i in range(netns.ADDRESSES)]
@@ -95,6 +112,29 @@ class KernelGate(support.Case):
         self.assertEqual(self.verdict("steer", "chosen") + self.verdict("steer", "hash"), netns.ADDRESSES)
         sources = self.ctl("sources", "--limit", "1000")
         self.assertEqual(sum(s["accepts"] for s in sources if s["prefix"].endswith("/32")), netns.ADDRESSES)
+
+    def test_doctor(self):
+        checks = {c["name"]: c for c in self.ctl("doctor", check=False)["checks"]}
+        self.assertRegex(checks["XDP on %s" % self.ns.interface]["has"], "^native, (by a plain link|in libxdp's dispatcher)$")
+        self.assertEqual(checks["XDP programs"]["has"], "can be loaded")
+        self.assertNotIn("network namespace", checks)
+
+    def test_live(self):
+        busy, quiet = self.ns.address(0), self.ns.address(1)
+        for _ in range(10):
+            self.assertEqual(self.try_from(busy)[busy]["ok"], 1)
+        self.assertEqual(self.try_from(quiet)[quiet]["ok"], 1)
+        wait_for(lambda: self.verdict("track", "closed") == 11)
+        live = json.loads(self.gw.get("/v1/live")[1])
+        known = {s["prefix"]: s for s in self.ctl("sources", "--limit", "1000")}
+        narrow = [s for s in live["sources"] if s["prefix"].endswith("/32")]
+        self.assertEqual([(s["prefix"], s["accepts"], s["closes"]) for s in narrow],
+                         [(busy + "/32", 10, 10), (quiet + "/32", 1, 1)])
+        self.assertEqual({s["prefix"] for s in live["sources"]}, set(known))
+        verdicts = {(v["program"], v["reason"]): v["total"] for v in live["verdicts"]}
+        self.assertEqual(verdicts["track", "established"], 11)
+        self.assertEqual(live["gate"]["where"], "kernel")
+        self.assertIsInstance(live["workers"][0]["wake_delay_p99_ns"], int)
 
     def test_lists(self):
         bad, good = self.ns.address(0), self.ns.address(1)
@@ -174,8 +214,7 @@ class KernelGate(support.Case):
         self.gw.kill()
         self.gw.wait()
         self.assertTrue(self.attached())
-        self.assertEqual(bpftool("map", "lookup", "pinned", "%s/%s/meta" % (PINS, self.instance), "key", "0", "0", "0",
-                                 "0")["formatted"]["value"]["abi"], 1)
+        self.assertEqual(self.meta()["formatted"]["value"]["abi"], abi())
         wait_for(lambda: not os.path.exists("/proc/%d/fd" % (self.gw.gateway_pid or 0)) if self.gw.p.poll() is None
                  else True)
         self.start()
@@ -183,6 +222,29 @@ class KernelGate(support.Case):
         self.assertEqual([e["prefix"] for e in self.ctl("deny")], [bad + "/32"])
         got = self.try_from(bad, good)
         self.assertEqual((got[bad]["ok"], got[good]["ok"]), (0, 1))
+
+    def test_another_abi_takes_over(self):
+        """As if the former start had been of the next version, then of the one before: the lists hold all the while, in maps
+        that are made anew."""
+        bad, good = self.ns.address(20), self.ns.address(21)
+        self.ctl("deny", "add", bad)
+        for version in (abi() + 1, abi() - 1):
+            self.gw.kill()
+            self.gw.wait()
+            meta = self.meta()["value"]
+            meta[:4] = ["0x%02x" % b for b in version.to_bytes(4, "little")]
+            subprocess.run(["bpftool", "map", "update", "pinned", self.pin("meta"), "key", "0", "0", "0", "0", "value", *meta],
+                           check=True)
+            self.assertEqual(self.meta()["formatted"]["value"]["abi"], version)
+            got = self.try_from(bad, good)
+            self.assertEqual((got[bad]["silent"], got[good]["refused"]), (1, 1))  # dropped; let in, but nobody listens
+            self.start()
+            self.assertEqual(self.meta()["formatted"]["value"]["abi"], abi())
+            self.assertEqual([e["prefix"] for e in self.ctl("deny")], [bad + "/32"])
+            got = self.try_from(bad, good)
+            self.assertEqual((got[bad]["silent"], got[good]["ok"]), (1, 1))
+            self.assertTrue(self.ctl("why", good)["proven"])
+            self.assertFalse(os.path.exists(self.pin("") + "_new"))
 
     def test_a_gateway_that_dies_is_replaced_behind_the_gate(self):
         a = self.ns.address(11)
@@ -239,7 +301,7 @@ class KernelGate(support.Case):
 class KernelGateReset(KernelGate):
     refuse = "reset"
 
-    test_inspecting = test_detach = test_outlives_a_crash = test_churn = test_rate = test_shut = None
+    test_another_abi_takes_over = test_inspecting = test_detach = test_outlives_a_crash = test_churn = test_rate = test_shut = None
     test_a_clean_stop_leaves_nothing = test_a_gateway_that_dies_is_replaced_behind_the_gate = None
     test_concurrency = test_native_and_let_in = test_delays = None
 
@@ -251,13 +313,15 @@ class KernelGateReset(KernelGate):
 @netns.skip
 class Fallback(support.Case):
     def test_another_program_on_the_interface(self):
-        """`auto` goes on in user space and says why; `kernel` does not start."""
+        """One that shares with nobody: `auto` goes on in user space and says why; `kernel` does not start."""
         with netns.Namespaces() as ns, contextlib.ExitStack() as stack:
             port = support.free_port()
+            ns.occupy()
             first = support.Gateway(self.sub("one"), BODY.format(interface=ns.interface, host=ns.host, port=port,
                                                                  refuse="drop"), admission=None,
-                                    instance="kg-one-%d" % os.getpid())
-            stack.callback(first.stop)
+                                    instance="kg-one-%d" % os.getpid(), wait=False)
+            self.assertEqual(first.wait(), 1)
+            self.assertIn("the gate in the kernel: attaching admit to", first.log())
             second = support.Gateway(
                 self.sub("two"), BODY.format(interface=ns.interface, host=ns.host, port=port + 1, refuse="drop")
                 .replace("mode: kernel", "mode: auto"), admission=None, instance="kg-two-%d" % os.getpid())

@@ -16,6 +16,7 @@
 
 static struct fake_backend fake;
 static struct admin *admin;
+static struct admin_token token; /* not set, unless a test does */
 static int tcp_copy; /* as the keeper holds one */
 static uint16_t port;
 static char dir[] = "/tmp/tidegate-test-XXXXXX";
@@ -189,9 +190,11 @@ static inline void start_admin(uid_t allowed)
 		.version = "9.8.7",
 		.hubs = hubs,
 		.n_hubs = n_hubs,
+		.token = &token,
 		.backend = fake_backend_ops(&fake),
 	};
 	fake_backend_init(&fake);
+	admin_token_init(&token);
 	assert_int_equal(admin_start(&opts, &admin), 0);
 }
 

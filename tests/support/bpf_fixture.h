@@ -21,6 +21,7 @@
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
 #include "kern/bpf_maps.h"
+#include "kern/bpf_proven.h"
 #include "packet.h"
 
 #define FIXTURE_HOUR_NS 3600000000000ull
@@ -108,13 +109,47 @@ static inline struct tg_prefix fixture_source(const char *address, unsigned len)
 	return ret;
 }
 
+static inline uint64_t fixture_seed(void)
+{
+	struct tg_settings s;
+	uint32_t zero = 0;
+
+	assert_int_equal(bpf_map_lookup_elem(fixture_fd(BPF_MAP_settings), &zero, &s), 0);
+	return s.proven_seed;
+}
+
+/* The share of a proven prefix. */
+static inline struct bpf_proven_place fixture_share(const char *address, unsigned len)
+{
+	struct tg_prefix key = fixture_source(address, len);
+	struct bpf_proven_place p;
+
+	assert_int_equal(bpf_proven_find(fixture_fd(BPF_MAP_proven), fixture_seed(), &key, &p), 0);
+	return p;
+}
+
+/* How many are. */
+static inline unsigned fixture_proven(void)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < bpf_maps_entries(fx->maps, BPF_MAP_proven); i++) {
+		struct tg_proven p;
+
+		assert_int_equal(bpf_map_lookup_elem(fixture_fd(BPF_MAP_proven), &i, &p), 0);
+		for (unsigned way = 0; way < TG_PROVEN_WAYS; way++)
+			n += p.share[way].tag != 0;
+	}
+	return n;
+}
+
 /* As track does once a connection from there is established. */
 static inline void fixture_prove(const char *address, unsigned len, uint32_t weight)
 {
-	struct tg_source s = {.accepts = 1, .weight = weight};
 	struct tg_prefix key = fixture_source(address, len);
 
-	fixture_write(BPF_MAP_sources, &key, &s);
+	assert_int_equal(
+		bpf_proven_put(fixture_fd(BPF_MAP_proven), fixture_seed(), &key, weight), 0);
 }
 
 static inline void fixture_penalise(const char *address, unsigned len, uint64_t until_ns)

@@ -29,7 +29,8 @@ struct fake_backend {
 	struct tg_worker_stats stats[FAKE_WORKERS];
 	size_t n_conns; /* connections there are; sessions count from 1 */
 	int conns_error, links_error, kick_error, drain_error; /* 0 or -errno to return */
-	int gate_error, list_error;
+	int gate_error, list_error, sample_error;
+	unsigned sample_percent;
 	struct gate_info gate;
 	enum gate_list last_list;
 	bool last_add;
@@ -44,6 +45,11 @@ struct fake_backend {
 	int publish_error;
 	char last_topic[256], last_data[64]; /* published, cut to fit */
 	size_t last_data_len;
+	atomic_uint links_calls;
+	bool has_line; /* the scheduler line of the fields below */
+	struct schedline line;
+	size_t n_sources; /* at most SOURCES_TOP_MAX */
+	struct source_info sources[SOURCES_TOP_MAX];
 };
 
 /* Orders what was written before it, in one thread, before what is read after it in another. A
@@ -145,6 +151,7 @@ static inline int fake_links(void *ctx, struct link_info **ret, size_t *ret_n)
 	struct fake_backend *f = ctx;
 
 	fake_sync(f);
+	f->links_calls++;
 	int error = f->links_error;
 	fake_hang(f);
 	fake_sync(f);
@@ -239,6 +246,26 @@ static inline int fake_publish(void *ctx, const char *topic, const void *data, s
 	return f->publish_error;
 }
 
+static inline bool fake_line(void *ctx, struct schedline *ret, uint64_t *ret_age_ns)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	*ret = f->line;
+	*ret_age_ns = 1500000000;
+	return f->has_line;
+}
+
+static inline int fake_top_sources(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	*ret_n = f->n_sources < limit ? f->n_sources : limit;
+	memcpy(ret, f->sources, *ret_n * sizeof(*ret));
+	return 0;
+}
+
 static inline void fake_gate(void *ctx, struct gate_info *ret)
 {
 	struct fake_backend *f = ctx;
@@ -316,6 +343,39 @@ static inline bool fake_ready(void *ctx, const char **ret_why_not)
 	return ready;
 }
 
+/* Worker 1 has waited once. */
+static inline int fake_cpu_wait(void *ctx, unsigned worker, struct hist *ret)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	if (!f->sample_percent)
+		return -EOPNOTSUPP;
+	hist_init(ret);
+	if (worker == 1)
+		hist_add(ret, 40000000);
+	return 0;
+}
+
+static inline double fake_share(void *ctx)
+{
+	struct fake_backend *f = ctx;
+
+	fake_sync(f);
+	return f->sample_percent / 100.0;
+}
+
+static inline int fake_sample(void *ctx, unsigned percent)
+{
+	struct fake_backend *f = ctx;
+
+	pthread_mutex_lock(&f->lock);
+	if (!f->sample_error)
+		f->sample_percent = percent;
+	pthread_mutex_unlock(&f->lock);
+	return f->sample_error;
+}
+
 static inline void fake_backend_init(struct fake_backend *f)
 {
 	memset(f, 0, sizeof(*f));
@@ -334,6 +394,8 @@ static inline void fake_backend_init(struct fake_backend *f)
 		s->protocol_errors[PROTO_ERR_UTF8] = w;
 		for (uint64_t i = 0; i < 100; i++)
 			hist_add(&s->run_delay_us, i == 99 ? 3000 : 10);
+		hist_add(&s->poll_delay_us, 4000);
+		s->busy_permille = 250;
 		hist_add(&s->loop_us, 5);
 	}
 	f->n_conns = 20;
@@ -351,8 +413,13 @@ static inline struct admin_backend fake_backend_ops(struct fake_backend *f)
 		.kick = fake_kick,
 		.topics = fake_topics,
 		.publish = fake_publish,
+		.line = fake_line,
+		.top_sources = fake_top_sources,
 		.gate = fake_gate,
 		.gate_say = fake_gate_say,
+		.cpu_wait = fake_cpu_wait,
+		.share = fake_share,
+		.sample = fake_sample,
 		.list = fake_list,
 		.list_change = fake_list_change,
 		.drain = fake_drain,

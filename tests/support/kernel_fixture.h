@@ -11,6 +11,7 @@
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
 #include "kern/bpf_maps.h"
+#include "kern/bpf_proven.h"
 #include "kern/bpf_track.h"
 
 enum {
@@ -157,6 +158,19 @@ static inline bool kernel_source(const struct kernel *k, const char *prefix, str
 	struct tg_prefix key = kernel_prefix(prefix);
 
 	return !bpf_map_lookup_elem(bpf_maps_fd(k->maps, BPF_MAP_sources), &key, ret);
+}
+
+/* Its weight, or -ENOENT: the prefix is not proven. */
+static inline int kernel_proven(const struct kernel *k, const char *prefix)
+{
+	struct tg_prefix key = kernel_prefix(prefix);
+	struct tg_settings s;
+	struct bpf_proven_place p;
+	uint32_t zero = 0;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_maps_fd(k->maps, BPF_MAP_settings), &zero, &s), 0);
+	int rc = bpf_proven_find(bpf_maps_fd(k->maps, BPF_MAP_proven), s.proven_seed, &key, &p);
+	return rc ? rc : (int)p.entry.share[p.way].weight;
 }
 
 /* 0: no entry. */

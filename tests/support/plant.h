@@ -11,6 +11,10 @@
 
 #define PLANT_MS UINT64_C(1000000)
 
+enum {
+	PLANT_LAG_MAX = 4
+};
+
 struct plant {
 	struct governor g;
 	struct governor_gate gate;
@@ -22,9 +26,14 @@ struct plant {
 	double fanout_share;    /* of the worker's time goes to other work … */
 	double fanout_delay_ns; /* … which delays every event by so much */
 	double lock_delay_ns;   /* a delay of handshakes that no queue explains */
+	double hidden_share;    /* of what a handshake costs: not charged to any */
+	double patience_s;      /* who waits longer than this is gone at his turn; 0: nobody */
+	unsigned lag;           /* steps until a delay is seen, below PLANT_LAG_MAX */
 	int memory_percent;
 	bool idle; /* nothing has a delay to show */
 
+	uint64_t seen_ns[PLANT_LAG_MAX];
+	unsigned steps;
 	double queue, credit, owed, done_part; /* connections */
 	uint64_t served_total, admitted_total, refused_total;
 	double worst_delay_ns;
@@ -73,17 +82,23 @@ static inline void plant_step(struct plant *p)
 		plant_admit(p, &s);
 		did = fmin(p->queue, can);
 		p->queue -= did;
-		p->done_part += did;
-		s.handshake_ns += (uint64_t)(did / can * (1 - p->fanout_share) * 1e6);
-		s.busy_ns +=
-			(uint64_t)(did / can * (1 - p->fanout_share) * 1e6 + p->fanout_share * 1e6);
+		if (!p->patience_s || p->queue / can < p->patience_s * 1000)
+			p->done_part += did;
+		double work_ns = did / can * (1 - p->fanout_share) * 1e6;
+		double fanout_ns = p->fanout_share * 1e6;
+
+		s.handshake_ns += (uint64_t)(work_ns * (1 - p->hidden_share));
+		s.busy_ns += (uint64_t)(work_ns * (1 - p->hidden_share) + fanout_ns);
+		s.awake_ns += (uint64_t)(work_ns + fanout_ns);
 		least = fmin(least, p->queue / can * 1e6 + p->fanout_delay_ns + p->lock_delay_ns);
 	}
 	s.served = (uint64_t)p->done_part;
 	p->done_part -= (double)s.served;
 	s.served_here = s.served;
 	s.has_delay = !p->idle;
-	s.delay_ns = (uint64_t)least;
+	p->seen_ns[p->steps % PLANT_LAG_MAX] = (uint64_t)least;
+	s.delay_ns = p->steps >= p->lag ? p->seen_ns[(p->steps - p->lag) % PLANT_LAG_MAX] : 0;
+	p->steps++;
 	s.unserved = (uint64_t)p->queue;
 	p->worst_delay_ns = fmax(p->worst_delay_ns, least);
 	p->served_total += s.served;

@@ -18,7 +18,7 @@ service=$!
 
 cat <<TXT
 
-tidegate is starting. Open http://127.0.0.1:9180/chat in two tabs of a browser: they talk over /hub.
+tidegate is starting. Open http://127.0.0.1:9180/ for the dashboard, /chat in two tabs: they talk over /hub.
 In another terminal, try:
 
   curl -i --http1.1 -N --max-time 2 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \\

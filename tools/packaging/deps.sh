@@ -1,15 +1,17 @@
 #!/bin/sh
-# Installs what the build and the tests need, from the distribution's own packages. Usage: deps.sh BUILD_DIR
+# Installs what the build and the tests need, from the distribution's own packages, and uPlot by npm. Usage: deps.sh BUILD_DIR
 #
 # Debian 12 ships liburing 2.3, which lacks the socket commands and buffer-ring helpers; Debian 13's 2.9 depends only on
 # libc6 >= 2.4. It is fetched through a private apt configuration under BUILD_DIR (the system's sources stay untouched)
 # and unpacked, not installed; the build links it statically.
+#
+# Prometheus is a service: installed, it would start. The tests want its two programs only, which are unpacked likewise.
 set -eu
 build=$1
 dest=$build/deps
 
 packages="gcc make pkg-config libc6-dev libssl-dev libcmocka-dev libcyaml-dev libyaml-dev libjansson-dev
-libmicrohttpd-dev libjwt-dev libcap-ng-dev zlib1g-dev clang llvm libbpf-dev libxdp-dev bpftool iproute2 python3
+libmicrohttpd-dev libjwt-dev libcap-ng-dev libncurses-dev zlib1g-dev clang llvm libbpf-dev libxdp-dev bpftool iproute2 python3
 python3-websockets curl openssl chromium chromium-driver fonts-dejavu-core"
 command -v node >/dev/null 2>&1 || packages="$packages nodejs"
 command -v npm >/dev/null 2>&1 || packages="$packages npm"
@@ -69,6 +71,33 @@ fetch_liburing() {
 if [ ! -e "$dest/liburing/usr/include/liburing.h" ]; then
 	echo "deps: fetching liburing 2.9"
 	fetch_liburing
+fi
+
+fetch_prometheus() {
+	apt=$build/apt
+	rm -rf "$apt" "$dest/prometheus"
+	mkdir -p "$apt" "$dest/prometheus"
+	(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus) || {
+		as_root apt-get update -qq
+		(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus)
+	}
+	dpkg --fsys-tarfile "$apt"/prometheus_*.deb | tar -x -C "$dest/prometheus" --strip-components=3 \
+		./usr/bin/prometheus ./usr/bin/promtool
+	rm -rf "$apt"
+}
+
+if [ ! -x "$dest/prometheus/promtool" ]; then
+	echo "deps: fetching prometheus"
+	fetch_prometheus
+fi
+
+# The dashboard embeds uPlot; the lock file says which, and its checksum.
+if ! cmp -s tools/packaging/dashboard/package-lock.json "$dest/dashboard/package-lock.json" ||
+	[ ! -e "$dest/dashboard/node_modules/uplot/dist/uPlot.iife.min.js" ]; then
+	echo "deps: fetching uPlot"
+	mkdir -p "$dest/dashboard"
+	cp tools/packaging/dashboard/package.json tools/packaging/dashboard/package-lock.json "$dest/dashboard/"
+	(cd "$dest/dashboard" && npm ci --no-audit --no-fund --ignore-scripts --silent)
 fi
 
 # liburing.h asks for BLOCK_URING_CMD_DISCARD, which Debian 12's kernel headers (6.1) do not have.

@@ -16,6 +16,7 @@ int cmd_echo(int argc, char **argv);
 int cmd_hold(int argc, char **argv);
 int cmd_fanout(int argc, char **argv);
 int cmd_slow(int argc, char **argv);
+int cmd_storm(int argc, char **argv);
 
 /* Makes SIGINT and SIGTERM end the measurement early, with a report. */
 void control_catch_signals(void);

@@ -52,6 +52,8 @@ int echo_create(struct echo *e)
 		};
 		e->threads[i].echo = e;
 		hist_init(&e->threads[i].latency_ns);
+		hist_init(&e->threads[i].later_ns);
+		hist_init(&e->threads[i].behind_ns);
 		err = load_add(e->load, &opts);
 	}
 	e->n_threads = n;
@@ -136,15 +138,17 @@ static int measure(struct echo *e, struct measured *m)
 	return err;
 }
 
-void echo_collect(struct echo *e, struct hist *ret_latency_ns, uint64_t *ret_unanswered)
+void echo_collect(struct echo *e, struct hist *ret_latency_ns, struct hist *ret_later_ns,
+	uint64_t *ret_unanswered)
 {
 	uint64_t now_ns = load_now_ns();
 
 	*ret_unanswered = 0;
 	hist_init(ret_latency_ns);
+	if (ret_later_ns)
+		hist_init(ret_later_ns);
 	for (unsigned i = 0; i < e->n_threads; i++) {
 		struct load_thread *t = e->load->thread[i];
-		hist_merge(ret_latency_ns, &e->threads[i].latency_ns);
 		*ret_unanswered += load_read(&e->threads[i].lost);
 		for (unsigned k = 0; k < t->n_conns; k++) {
 			struct load_conn *c = load_conn_at(t, k);
@@ -154,9 +158,12 @@ void echo_collect(struct echo *e, struct hist *ret_latency_ns, uint64_t *ret_una
 				uint64_t at_ns = echo_sent_at(t, c, ec);
 				++*ret_unanswered;
 				if (at_ns >= e->from_ns && at_ns < e->to_ns)
-					hist_add(ret_latency_ns, now_ns - at_ns);
+					hist_add(echo_hist(&e->threads[i], at_ns), now_ns - at_ns);
 			}
 		}
+		hist_merge(ret_latency_ns, &e->threads[i].latency_ns);
+		if (ret_later_ns)
+			hist_merge(ret_later_ns, &e->threads[i].later_ns);
 	}
 }
 
@@ -337,7 +344,7 @@ int cmd_echo(int argc, char **argv)
 	} else if (!measure(&e, &m)) {
 		m.totals = load_totals(e.load);
 		load_stop(e.load);
-		echo_collect(&e, &m.latency_ns, &m.unanswered);
+		echo_collect(&e, &m.latency_ns, NULL, &m.unanswered);
 		status = report(&e, &m);
 	} else {
 		load_stop(e.load);

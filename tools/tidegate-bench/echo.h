@@ -32,8 +32,9 @@ struct echo {
 	size_t header_len, frame_len;
 	uint8_t hog_frames[HOG_SEND_BYTES], hog_answers[HOG_SEND_BYTES]; /* tiny ones in a row */
 	size_t hog_frames_len, hog_answers_len, hog_answer_len;
-	/* Load begins, measuring begins, ends; set before LOAD_PHASE_RUN. */
-	uint64_t run_ns, from_ns, to_ns;
+	/* Load begins, measuring begins, ends; set before LOAD_PHASE_RUN. What counts from split_ns
+	 * on is kept apart; 0: nothing. */
+	uint64_t run_ns, from_ns, to_ns, split_ns;
 	struct echo_thread *threads;
 	unsigned n_threads, n_conns; /* without the hogs' */
 };
@@ -42,8 +43,10 @@ struct echo {
 struct echo_thread {
 	struct echo *echo;
 	bool started;
-	uint64_t next; /* open loop: number of the next message */
-	struct hist latency_ns;
+	uint64_t next;                    /* open loop: number of the next message */
+	struct hist latency_ns, later_ns; /* before split_ns, and after */
+	struct hist behind_ns; /* how late messages due after split_ns were begun: not the server's
+				  doing */
 	_Atomic uint64_t sent, received, lost;
 };
 
@@ -69,9 +72,11 @@ struct echo_sums {
 };
 
 struct echo_sums echo_sums(const struct echo *e);
-/* After load_stop(): latencies, and messages without an echo, those of lost connections included;
- * what was never answered is as late as it has become, and counts as such. */
-void echo_collect(struct echo *e, struct hist *ret_latency_ns, uint64_t *ret_unanswered);
+/* After load_stop(): latencies (ret_later_ns, of what came after split_ns, may be NULL), and
+ * messages without an echo, those of lost connections included; what was never answered is as late
+ * as it has become, and counts as such. */
+void echo_collect(struct echo *e, struct hist *ret_latency_ns, struct hist *ret_later_ns,
+	uint64_t *ret_unanswered);
 
 /* Makes the payloads and frames of opts, text and depth: 0 or -ENOMEM. fini takes what is half
  * made. */
@@ -82,6 +87,9 @@ void echo_messages_fini(struct echo *e);
  */
 struct load_ops echo_ops(const struct echo *e);
 extern const struct load_ops echo_hog_ops;
+
+/* Which of the thread's histograms a message belongs to. */
+struct hist *echo_hist(struct echo_thread *et, uint64_t counts_ns);
 
 /* When the connection's next message to be answered was meant to go out (open loop) or went out. */
 uint64_t echo_sent_at(

@@ -144,6 +144,13 @@ uint64_t echo_sent_at(
 	return e->run_ns + (uint64_t)((double)k * 1e9 / (e->rate * t->n_conns / e->n_conns));
 }
 
+struct hist *echo_hist(struct echo_thread *et, uint64_t counts_ns)
+{
+	uint64_t split_ns = et->echo->split_ns;
+
+	return split_ns && counts_ns >= split_ns ? &et->later_ns : &et->latency_ns;
+}
+
 static void on_echo(struct load_thread *t, struct load_conn *c, struct echo_conn *ec)
 {
 	struct echo_thread *et = t->work;
@@ -152,7 +159,7 @@ static void on_echo(struct load_thread *t, struct load_conn *c, struct echo_conn
 	uint64_t counts_ns = e->rate > 0 ? at_ns : now_ns;
 
 	if (counts_ns >= e->from_ns && counts_ns < e->to_ns)
-		hist_add(&et->latency_ns, now_ns > at_ns ? now_ns - at_ns : 0);
+		hist_add(echo_hist(et, counts_ns), now_ns > at_ns ? now_ns - at_ns : 0);
 	ec->received++;
 	ec->in_at = 0;
 	load_count(&et->received, 1);
@@ -210,8 +217,11 @@ static uint64_t echo_tick(struct load_thread *t, uint64_t now_ns)
 	}
 	double rate = e->rate * t->n_conns / e->n_conns;
 	uint64_t until_ns = now_ns < e->to_ns ? now_ns : e->to_ns;
-	while (e->run_ns + (uint64_t)((double)et->next * 1e9 / rate) < until_ns) {
+	for (uint64_t due_ns;
+		(due_ns = e->run_ns + (uint64_t)((double)et->next * 1e9 / rate)) < until_ns;) {
 		struct load_conn *c = load_conn_at(t, (unsigned)(et->next++ % t->n_conns));
+		if (e->split_ns && due_ns >= e->split_ns)
+			hist_add(&et->behind_ns, now_ns - due_ns);
 		if (c->state == LOAD_OPEN)
 			echo_want(t, c, 1);
 	}

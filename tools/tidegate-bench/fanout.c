@@ -55,7 +55,7 @@ static void echo_close(struct fanout *x, struct echo *e, struct hist *ret)
 	struct load_totals s = load_totals(e->load);
 	x->echo_failed += control_failed(e->load, &s);
 	load_stop(e->load);
-	echo_collect(e, ret, &unanswered);
+	echo_collect(e, ret, NULL, &unanswered);
 	x->unanswered += unanswered;
 }
 

@@ -100,9 +100,12 @@ static int conns_init(
 
 static int thread_init(struct load_thread *t)
 {
-	unsigned limit = load_ring_files_limit();
-	unsigned n_rings = (t->n_conns + limit - 1) / limit, first = 0;
+	unsigned limit = load_ring_files_limit(), n_rings, first = 0;
 	int err = 0;
+
+	if (t->ring_connections && t->ring_connections < limit)
+		limit = t->ring_connections;
+	n_rings = (t->n_conns + limit - 1) / limit;
 
 	if (n_rings > UINT8_MAX)
 		return -EMFILE;
@@ -209,7 +212,7 @@ static int turn(struct load_thread *t)
 	uint64_t now_ns = load_now_ns(), next_ns = now_ns + TURN_MAX_NS;
 	bool dirty = false, confirmed = t->staged == 0;
 
-	if (load_read(&t->count.started) < t->n_conns) {
+	if (!t->ops->starts && load_read(&t->count.started) < t->n_conns) {
 		uint64_t at_ns = connect_more(t, now_ns);
 		next_ns = at_ns < next_ns ? at_ns : next_ns;
 	}
@@ -276,23 +279,30 @@ static void *thread_main(void *arg)
 
 /* ---- the whole load, for the controlling thread ---- */
 
+static uint32_t source_address(const struct bench_options *o, unsigned i)
+{
+	return o->source_range ? o->source_first + i
+			       : 0x7f010001 + (i / SOURCES_PER_BYTE << 8) + i % SOURCES_PER_BYTE;
+}
+
 static int sources_init(struct load *l)
 {
 	const struct bench_options *o = l->opts;
 	unsigned n = (o->connections + BENCH_PER_SOURCE_MAX - 1) / BENCH_PER_SOURCE_MAX;
 
-	if (!o->loopback4)
+	if (!o->loopback4 && !o->source_range)
 		return 0;
 	if (n < o->sources)
 		n = o->sources;
+	if (o->source_range)
+		n = o->source_range;
 	l->source = calloc(n, sizeof *l->source);
 	if (!l->source)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++)
 		l->source[i] = (struct sockaddr_in){
 			.sin_family = AF_INET,
-			.sin_addr.s_addr = htonl(
-				0x7f010001 + (i / SOURCES_PER_BYTE << 8) + i % SOURCES_PER_BYTE),
+			.sin_addr.s_addr = htonl(source_address(o, i)),
 		};
 	l->n_sources = n;
 	return 0;
@@ -346,6 +356,7 @@ int load_add(struct load *l, const struct load_thread_opts *opts)
 	t->urgent = opts->urgent;
 	t->n_bufs = opts->n_bufs;
 	t->buf_bytes = opts->buf_bytes;
+	t->ring_connections = opts->ring_connections;
 	t->waiter = (struct load_waiter){-1, -1, opts->batch_us};
 	l->thread[l->n_threads++] = t;
 	l->n_conns += opts->connections;

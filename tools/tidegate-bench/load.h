@@ -86,12 +86,16 @@ struct load_ops {
 	 * kernel's memory, and a system call more per readiness. */
 	bool poll_idle;
 	int rcvbuf_bytes; /* SO_RCVBUF, before the connect; 0: the kernel's own sizing */
+	/* The workload starts connections itself, load_connect(), as often as it wants; not as many
+	 * as there are, once, at the beginning. */
+	bool starts;
 	void (*on_open)(struct load_thread *t, struct load_conn *c);
 	void (*on_message)(struct load_thread *t, struct load_conn *c, const struct load_piece *p);
 	/* Optional, for a load that must cost the generator next to nothing: how many bytes, at a
 	 * frame's beginning, are whole messages that need no parsing. */
 	size_t (*skip)(struct load_thread *t, const uint8_t *data, size_t len);
 	void (*on_closed)(struct load_thread *t, struct load_conn *c); /* was open */
+	void (*on_failed)(struct load_thread *t, struct load_conn *c); /* never was */
 	/* Soon after load_send_wanted(). */
 	void (*fill)(struct load_thread *t, struct load_conn *c, struct load_fill *f);
 	/* Once a turn; returns when it wants to be called at the latest (UINT64_MAX: any time). */
@@ -141,6 +145,7 @@ struct load_thread {
 	bool background; /* SCHED_IDLE: runs only while no other thread of the load wants the CPU */
 	bool urgent;     /* SCHED_FIFO, where that is allowed: ahead of the load's other threads */
 	uint32_t n_bufs, buf_bytes;
+	unsigned ring_connections;
 
 	struct load_conns *rings;
 	struct load_ring **ring_list;
@@ -166,6 +171,9 @@ struct load_thread_opts {
 	bool background, urgent;
 	unsigned batch_us;          /* see struct load_waiter */
 	uint32_t n_bufs, buf_bytes; /* provided buffers of one ring */
+	/* Of one ring, at most; 0: what RLIMIT_NOFILE allows. A cancellation looks through a part
+	 * of all that is armed on its ring. */
+	unsigned ring_connections;
 };
 
 struct load {
@@ -217,6 +225,11 @@ void load_send_wanted(struct load_thread *t, struct load_conn *c);
 /* Reads no more from the connection, ever: the peer finds its window shut. A reset by the peer
  * still ends it. */
 void load_stop_reading(struct load_thread *t, struct load_conn *c);
+/* Begins to open the thread's i-th connection, which is LOAD_FREE. */
+void load_connect(struct load_thread *t, unsigned i);
+/* Ends a connection that is not free, whatever its state, without a word: a reset goes out when
+ * there is a peer. Counted nowhere, and no op is called for it. */
+void load_drop(struct load_thread *t, struct load_conn *c);
 /* The i-th connection of the thread. */
 struct load_conn *load_conn_at(const struct load_thread *t, unsigned i);
 /* Its number within the whole load. */

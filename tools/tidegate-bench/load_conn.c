@@ -199,13 +199,22 @@ void load_stop_reading(struct load_thread *t, struct load_conn *c)
 	sqe->user_data = user_data(OP_HANGUP, c->gen, slot_of(rs, c));
 }
 
+static void reset_when_closed(struct load_conns *rs, unsigned slot)
+{
+	struct io_uring_sqe *sqe = conn_sqe(rs);
+
+	io_uring_prep_cmd_sock(sqe, SOCKET_URING_OP_SETSOCKOPT, (int)slot, SOL_SOCKET, SO_LINGER,
+		(void *)(uintptr_t)&reset_on_close, sizeof reset_on_close);
+	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = user_data(OP_IGNORE, 0, 0);
+}
+
 /* Closing a descriptor with an armed request would free the slot and leave the socket open: cancel
  * first. */
-static void conn_end(struct load_thread *t, struct load_conn *c)
+static void conn_close(struct load_thread *t, struct load_conn *c)
 {
 	struct load_conns *rs = conns_of(t, c);
 	unsigned slot = slot_of(rs, c);
-	uint8_t state = c->state;
 
 	if (c->flags & FLAG_ARMED)
 		cancel(rs, c, t->ops->poll_idle ? OP_POLL : OP_RECV);
@@ -219,19 +228,40 @@ static void conn_end(struct load_thread *t, struct load_conn *c)
 	sqe->user_data = user_data(OP_IGNORE, 0, 0);
 
 	extra_free(c);
+	if (c->state == LOAD_CONNECTING || c->state == LOAD_HANDSHAKE)
+		t->in_flight--;
 	c->gen++;
 	c->state = LOAD_FREE;
 	c->flags &= FLAG_DIRTY | FLAG_IN_STARVED; /* these follow the slot */
+}
+
+static void conn_end(struct load_thread *t, struct load_conn *c)
+{
+	uint8_t state = c->state;
+	bool was_open = state != LOAD_CONNECTING && state != LOAD_HANDSHAKE;
+
+	conn_close(t, c);
 	if (state == LOAD_CONNECTING)
 		load_count(&t->count.connect_failed, 1);
 	else if (state == LOAD_HANDSHAKE)
 		load_count(&t->count.handshake_failed, 1);
 	else
 		load_count(&t->count.closed, 1);
-	if (state == LOAD_CONNECTING || state == LOAD_HANDSHAKE)
-		t->in_flight--;
-	else if (t->ops->on_closed)
+	if (was_open && t->ops->on_closed)
 		t->ops->on_closed(t, c);
+	if (!was_open && t->ops->on_failed)
+		t->ops->on_failed(t, c);
+}
+
+void load_drop(struct load_thread *t, struct load_conn *c)
+{
+	struct load_conns *rs = conns_of(t, c);
+
+	if (c->state == LOAD_CONNECTING)
+		cancel(rs, c, OP_CONNECT);
+	else
+		reset_when_closed(rs, slot_of(rs, c));
+	conn_close(t, c);
 }
 
 void load_conn_fail(struct load_thread *t, struct load_conn *c, const char *what, const char *why)
@@ -464,6 +494,17 @@ void load_conn_start(struct load_thread *t, struct load_conns *rs, unsigned slot
 	step[n]->user_data = user_data(OP_CONNECT, c->gen, slot);
 }
 
+void load_connect(struct load_thread *t, unsigned i)
+{
+	struct load_conn *c = load_conn_at(t, i);
+	struct load_conns *rs = conns_of(t, c);
+	unsigned slot = slot_of(rs, c);
+
+	if (rs->started <= slot)
+		rs->started = slot + 1;
+	load_conn_start(t, rs, slot);
+}
+
 static void on_connected(struct load_thread *t, struct load_conns *rs, struct load_conn *c, int res)
 {
 	if (res < 0) {
@@ -541,11 +582,7 @@ void load_conns_abandon(struct load_thread *t, struct load_conns *rs)
 		if (rs->conn[slot].state == LOAD_FREE)
 			continue;
 		extra_free(&rs->conn[slot]);
-		struct io_uring_sqe *sqe = conn_sqe(rs);
-		io_uring_prep_cmd_sock(sqe, SOCKET_URING_OP_SETSOCKOPT, (int)slot, SOL_SOCKET,
-			SO_LINGER, (void *)(uintptr_t)&reset_on_close, sizeof reset_on_close);
-		sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
-		sqe->user_data = user_data(OP_IGNORE, 0, 0);
+		reset_when_closed(rs, slot);
 	}
 	io_uring_submit(&rs->ring.uring);
 }

@@ -171,6 +171,7 @@ static void on_answer(struct load_thread *t, struct load_conn *c, uint8_t *data,
 		x->in = NULL;
 		x->in_len = 0;
 	}
+	uint16_t gen = c->gen;
 	ssize_t n = handshake_answer((const char *)data, len, &why, &status);
 	if (n < 0) {
 		char text[32] = "";
@@ -179,7 +180,8 @@ static void on_answer(struct load_thread *t, struct load_conn *c, uint8_t *data,
 		load_conn_fail(t, c, why, text);
 	} else if (n > 0) {
 		on_opened(t, c);
-		on_frames(t, c, data + n, len - (size_t)n);
+		if (c->gen == gen)
+			on_frames(t, c, data + n, len - (size_t)n);
 	} else {
 		x = load_extra_get(c);
 		x->in = whole ? whole : malloc(len);

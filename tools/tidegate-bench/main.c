@@ -15,6 +15,11 @@ static const struct command {
 	{"fanout",
 		"one topic, many subscribers: deliveries, delays, and what echoes suffer meanwhile",
 		cmd_fanout},
+	{"storm",
+		"connection attempts at a rate, whether they are answered or not: goodput, and "
+		"what "
+		"sessions suffer",
+		cmd_storm},
 	{"slow", "subscribers that never read: what readers, server and kernel suffer", cmd_slow},
 };
 

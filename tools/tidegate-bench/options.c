@@ -17,6 +17,7 @@ enum {
 	OPT_DURATION,
 	OPT_WARMUP,
 	OPT_SOURCES,
+	OPT_SOURCE_RANGE,
 	OPT_CONNECT_RATE,
 	OPT_CONNECT_INFLIGHT,
 	OPT_TIMEOUT,
@@ -37,6 +38,7 @@ static const struct option common[] = {
 	{"duration", required_argument, NULL, OPT_DURATION},
 	{"warmup", required_argument, NULL, OPT_WARMUP},
 	{"sources", required_argument, NULL, OPT_SOURCES},
+	{"source-range", required_argument, NULL, OPT_SOURCE_RANGE},
 	{"connect-rate", required_argument, NULL, OPT_CONNECT_RATE},
 	{"connect-inflight", required_argument, NULL, OPT_CONNECT_INFLIGHT},
 	{"timeout", required_argument, NULL, OPT_TIMEOUT},
@@ -60,6 +62,7 @@ static const char common_usage[] =
 	"  --warmup S            seconds of load before that\n"
 	"  --sources N           source addresses 127.1.a.b, when the target is in 127.0.0.0/8\n"
 	"                        (default and least: one for every 10,000 connections)\n"
+	"  --source-range A-B    IPv4 source addresses A to B, in turn, wherever the target is\n"
 	"  --connect-rate N      connections opened per second (default 0: as fast as they are "
 	"answered)\n"
 	"  --connect-inflight N  connections not open yet, at most (default 256)\n"
@@ -131,6 +134,28 @@ static int pin_set(struct bench_options *o, const char *arg)
 	}
 	fprintf(stderr, "tidegate-bench: --pin: '%s' is not a list of CPUs such as 0,2-3\n", arg);
 	return -EINVAL;
+}
+
+static int source_range(struct bench_options *o, const char *arg)
+{
+	char first[INET_ADDRSTRLEN] = "";
+	const char *dash = strchr(arg, '-');
+	struct in_addr a, b;
+
+	if (dash && (size_t)(dash - arg) < sizeof first)
+		memcpy(first, arg, (size_t)(dash - arg));
+	if (!dash || inet_pton(AF_INET, first, &a) != 1 || inet_pton(AF_INET, dash + 1, &b) != 1 ||
+		ntohl(b.s_addr) < ntohl(a.s_addr) ||
+		ntohl(b.s_addr) - ntohl(a.s_addr) >= BENCH_SOURCES_MAX) {
+		fprintf(stderr,
+			"tidegate-bench: --source-range: '%s' is not a range of at most %d IPv4 "
+			"addresses such as 10.0.0.1-10.0.0.200\n",
+			arg, BENCH_SOURCES_MAX);
+		return -EINVAL;
+	}
+	o->source_first = ntohl(a.s_addr);
+	o->source_range = ntohl(b.s_addr) - ntohl(a.s_addr) + 1;
+	return 0;
 }
 
 static int pid_add(struct bench_options *o, const char *arg)
@@ -264,7 +289,9 @@ static int common_set(struct bench_options *o, int val, const char *arg)
 	case OPT_WARMUP:
 		return bench_number("warmup", arg, 0, 1e6, &o->warmup_s);
 	case OPT_SOURCES:
-		return whole_number("sources", arg, 1, 60000, &o->sources);
+		return whole_number("sources", arg, 1, BENCH_SOURCES_MAX, &o->sources);
+	case OPT_SOURCE_RANGE:
+		return source_range(o, arg);
 	case OPT_CONNECT_RATE:
 		return bench_number("connect-rate", arg, 0, 1e9, &o->connect_rate);
 	case OPT_CONNECT_INFLIGHT:
@@ -315,6 +342,11 @@ int bench_options_parse(
 	if (!err && optind < argc) {
 		fprintf(stderr, "tidegate-bench: %s: unexpected argument '%s'\n", argv[0],
 			argv[optind]);
+		err = -EINVAL;
+	}
+	if (!err && o->source_range && o->target.ss_family != AF_INET) {
+		fprintf(stderr, "tidegate-bench: --source-range: %s is not an IPv4 address\n",
+			o->host);
 		err = -EINVAL;
 	}
 	if (!err && o->threads > o->connections)

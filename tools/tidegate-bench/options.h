@@ -15,6 +15,7 @@ enum {
 	BENCH_CONNECTIONS_MAX = 10000000,
 	BENCH_PER_SOURCE_MAX =
 		10000, /* beyond half the port range each connect() searches for milliseconds */
+	BENCH_SOURCES_MAX = 60000,
 	BENCH_TOKEN_MAX = 2048,
 	BENCH_OPTION_OWN = 1000, /* the first `val` of a subcommand's own options */
 };
@@ -33,7 +34,9 @@ struct bench_options {
 			 */
 	struct sockaddr_storage target;
 	socklen_t target_len;
-	char host[128]; /* for the Host header, with port */
+	uint32_t source_first; /* of --source-range, host order */
+	unsigned source_range; /* addresses in it; 0: none was given */
+	char host[128];        /* for the Host header, with port */
 	char path[256];
 	char token[BENCH_TOKEN_MAX + 1]; /* shown in the handshake; "": none */
 	unsigned connections, threads, sources, max_errors, connect_inflight;

@@ -3,8 +3,8 @@
 #include "show.h"
 
 const char *const parameter_names[PARAMETERS] = {"limit", "route", "listener", "peer", "session",
-	"code", "reason", "slow", "secret-file", "subject", "expires", "prefix", "word", "rate",
-	"prefix", "topic"};
+	"code", "reason", "slow", "secret-file", "subject", "expires", "prefix", "connections",
+	"interval", "count", "word", "rate", "percent", "prefix", "topic"};
 
 const struct command commands[] = {
 	{
@@ -104,6 +104,20 @@ const struct command commands[] = {
 		.show = show_gate,
 	},
 	{
+		.name = "sample",
+		.usage = " [set PERCENT]",
+		.summary = "of how many sockets the kernel measures the wake delay",
+		.help = "  set PERCENT  measure it of so many from now on, 0 to 100; 0 ends all "
+			"measuring in the kernel\n"
+			"While there are few connections more of them are measured, so that there "
+			"is "
+			"something to see.\n"
+			"Holds until a restart; sched.sample_percent is for good.\n",
+		.method = "GET",
+		.path = "/v1/sample",
+		.show = show_sample,
+	},
+	{
 		.name = "sources",
 		.usage = " [--limit N]",
 		.summary = "source prefixes that the kernel knows, the busiest first",
@@ -135,7 +149,7 @@ const struct command commands[] = {
 		.help = "Detaches the programs of the instance and removes its maps. For what a "
 			"crash has left\n"
 			"behind; a clean stop does it by itself. Needs root, asks no gateway.\n",
-		.detaches = true,
+		.own_work = OWN_WORK_DETACH,
 	},
 	{
 		.name = "allow",
@@ -175,6 +189,34 @@ const struct command commands[] = {
 			"  --subject TEXT       whom it is for, at most 256 bytes\n"
 			"  --expires DURATION   how long it is good: 90s, 15m, 1h\n",
 		.takes = 1 << SECRET_FILE | 1 << SUBJECT | 1 << EXPIRES,
+		.own_work = OWN_WORK_TOKEN,
+	},
+	{
+		.name = "doctor",
+		.usage = " [--connections N]",
+		.summary = "what of this machine keeps a gateway from doing well",
+		.help = "Looks at features of the kernel, limits, sysctls, interfaces, clock, and "
+			"at the gateway if\n"
+			"one runs. Says what each should be, why, and the command that sets it; "
+			"changes nothing.\n"
+			"Exit code 1 when there is a problem; advice and warnings are none.\n"
+			"  --connections N  judge for so many connections (default 100000)\n",
+		.takes = 1 << CONNECTIONS,
+		.own_work = OWN_WORK_DOCTOR,
+	},
+	{
+		.name = "top",
+		.usage = " [--interval N] [--count N]",
+		.summary = "workers, gate, sources, routes and links, live, on the whole screen",
+		.help = "? lists the keys. Where stdout is no terminal, or a dumb one (TERM): a "
+			"line "
+			"a second in the\n"
+			"keys of the scheduler line. With --json: the live snapshot, an object a "
+			"line.\n"
+			"  --interval N  seconds between two looks (default 1)\n"
+			"  --count N     print N lines and exit\n",
+		.takes = 1 << INTERVAL | 1 << COUNT,
+		.own_work = OWN_WORK_TOP,
 	},
 };
 
@@ -185,6 +227,7 @@ const struct subcommand subcommands[] = {
 	{"gate", "open", PARAMETERS, "/v1/gate/set", "open", show_gate_word},
 	{"gate", "shut", PARAMETERS, "/v1/gate/set", "shut", show_gate_word},
 	{"gate", "rate", RATE, "/v1/gate/set", "rate", show_gate_word},
+	{"sample", "set", PERCENT, "/v1/sample/set", NULL, show_sample},
 	{"allow", "list", PARAMETERS, NULL, NULL, show_list},
 	{"allow", "add", SOURCE, "/v1/allow/add", NULL, show_list_change},
 	{"allow", "del", SOURCE, "/v1/allow/del", NULL, show_list_change},

@@ -19,8 +19,12 @@ enum parameter {
 	SUBJECT,
 	EXPIRES,
 	PREFIX,
+	CONNECTIONS,
+	INTERVAL,
+	COUNT,
 	WORD, /* these are arguments, not options */
 	RATE,
+	PERCENT,
 	SOURCE,
 	TOPIC,
 	PARAMETERS,
@@ -28,13 +32,22 @@ enum parameter {
 
 extern const char *const parameter_names[PARAMETERS];
 
+/* What a command does that is not one question to a gateway. */
+enum own_work {
+	OWN_WORK_NONE,
+	OWN_WORK_TOKEN,
+	OWN_WORK_DETACH,
+	OWN_WORK_DOCTOR,
+	OWN_WORK_TOP,
+};
+
 struct command {
 	const char *name, *usage, *summary, *help;
-	const char *method, *path; /* NULL: nothing is asked of a gateway */
-	unsigned takes;            /* bits: 1 << enum parameter */
-	bool publishes;            /* takes a topic and data as arguments */
-	bool about_peer;           /* takes an address as argument */
-	bool detaches;             /* does its work itself */
+	const char *method, *path; /* NULL: it does its work itself */
+	enum own_work own_work;
+	unsigned takes;  /* bits: 1 << enum parameter */
+	bool publishes;  /* takes a topic and data as arguments */
+	bool about_peer; /* takes an address as argument */
 	bool (*show)(const json_t *answer);
 };
 

@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "doctor.h"
 #include "http_client.h"
 #include "keeper/kernel_gate.h"
 #include "show.h"
 #include "table.h"
 #include "token.h"
+#include "top.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -146,6 +148,9 @@ static int parse_options(int argc, char **argv, struct ctl *ret)
 		{"subject", required_argument, NULL, SUBJECT},
 		{"expires", required_argument, NULL, EXPIRES},
 		{"prefix", required_argument, NULL, PREFIX},
+		{"connections", required_argument, NULL, CONNECTIONS},
+		{"interval", required_argument, NULL, INTERVAL},
+		{"count", required_argument, NULL, COUNT},
 		{"socket", required_argument, NULL, SOCKET},
 		{"instance", required_argument, NULL, INSTANCE},
 		{"json", no_argument, NULL, JSON},
@@ -201,7 +206,7 @@ static int check_options(const struct ctl *ctl)
 	if (!strcmp(ctl->command->name, "kick") &&
 		!ctl->parameter[SESSION] == !ctl->parameter[ROUTE])
 		return usage_error("kick needs either --session or --route");
-	if (!ctl->command->method && !ctl->command->detaches &&
+	if (ctl->command->own_work == OWN_WORK_TOKEN &&
 		(!ctl->parameter[SECRET_FILE] || !ctl->parameter[SUBJECT] ||
 			!ctl->parameter[EXPIRES]))
 		return usage_error("token needs --secret-file, --subject and --expires");
@@ -337,6 +342,51 @@ static int detach(const struct ctl *ctl)
 	return EXIT_SUCCESS;
 }
 
+static int out_of_memory(void)
+{
+	fputs("tidegatectl: out of memory\n", stderr);
+	return EXIT_FAILURE;
+}
+
+static int work(const struct ctl *ctl, const char *path)
+{
+	switch (ctl->command->own_work) {
+	case OWN_WORK_DETACH:
+		return detach(ctl);
+	case OWN_WORK_DOCTOR:
+		return doctor_run(&(struct doctor_args){.socket = path,
+			.instance = ctl->instance ? ctl->instance : "default",
+			.connections = ctl->parameter[CONNECTIONS],
+			.json = ctl->json});
+	case OWN_WORK_TOP:
+		return top_run(&(struct top_args){.socket = path,
+			.interval = ctl->parameter[INTERVAL],
+			.count = ctl->parameter[COUNT],
+			.json = ctl->json});
+	default:
+		return token_print(ctl->parameter[SECRET_FILE], ctl->parameter[SUBJECT],
+			ctl->parameter[EXPIRES], ctl->json);
+	}
+}
+
+static int ask(const struct ctl *ctl, const char *path)
+{
+	char *target = request_target(ctl);
+	struct http_reply reply;
+	int code;
+
+	if (!target)
+		return out_of_memory();
+	int r = http_ask(path, ctl->sub && ctl->sub->path ? "POST" : ctl->command->method, target,
+		ctl->body, &reply);
+	free(target);
+	if (r < 0)
+		return report_unreachable(path, r);
+	code = report(ctl, &reply);
+	free(reply.data);
+	return code;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl ctl = {0};
@@ -353,26 +403,10 @@ int main(int argc, char **argv)
 	if (code >= 0)
 		return code;
 
-	if (ctl.command->detaches)
-		return detach(&ctl);
-	if (!ctl.command->method)
-		return token_print(ctl.parameter[SECRET_FILE], ctl.parameter[SUBJECT],
-			ctl.parameter[EXPIRES], ctl.json);
-	char *path = socket_path(&ctl), *target = request_target(&ctl);
-	if (!path || !target) {
-		fputs("tidegatectl: out of memory\n", stderr);
-		return EXIT_FAILURE;
-	}
-	struct http_reply reply;
-	int r = http_ask(path, ctl.sub && ctl.sub->path ? "POST" : ctl.command->method, target,
-		ctl.body, &reply);
-	if (r < 0) {
-		code = report_unreachable(path, r);
-	} else {
-		code = report(&ctl, &reply);
-		free(reply.data);
-	}
+	char *path = socket_path(&ctl);
+	if (!path)
+		return out_of_memory();
+	code = ctl.command->own_work ? work(&ctl, path) : ask(&ctl, path);
 	free(path);
-	free(target);
 	return code;
 }

@@ -5,12 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ops/schedline.h"
+#include "human.h"
 #include "table.h"
-
-enum {
-	SHORT_MAX = 32
-};
 
 /* What is missing counts as 0 or "": a newer or older gateway may lack a field. */
 static uint64_t number(const json_t *o, const char *key)
@@ -30,39 +26,6 @@ static const char *text(const json_t *o, const char *key)
 static bool flag(const json_t *o, const char *key)
 {
 	return json_is_true(json_object_get(o, key));
-}
-
-static const char *duration_ms(char out[SHORT_MAX], uint64_t ms)
-{
-	uint64_t s = ms / 1000;
-
-	if (s < 60)
-		return human_delay_us(out, ms * 1000);
-	if (s < 3600)
-		snprintf(out, SHORT_MAX, "%" PRIu64 "m%02us", s / 60, (unsigned)(s % 60));
-	else if (s < 86400)
-		snprintf(out, SHORT_MAX, "%" PRIu64 "h%02um", s / 3600, (unsigned)(s / 60 % 60));
-	else
-		snprintf(out, SHORT_MAX, "%" PRIu64 "d%02uh", s / 86400, (unsigned)(s / 3600 % 24));
-	return out;
-}
-
-static const char *bytes(char out[SHORT_MAX], uint64_t n)
-{
-	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
-	double v = (double)n / 1024;
-	unsigned unit = 0;
-
-	if (n < 1024) {
-		snprintf(out, SHORT_MAX, "%" PRIu64 "B", n);
-		return out;
-	}
-	while (v >= 1023.5 && unit < 3) {
-		v /= 1024;
-		unit++;
-	}
-	snprintf(out, SHORT_MAX, v < 9.95 ? "%.1f%s" : "%.0f%s", v, units[unit]);
-	return out;
 }
 
 /* A line of status: the name, then what follows it. */
@@ -104,7 +67,7 @@ static void print_counts(const char *name, const json_t *counts)
 static void print_links_summary(const json_t *answer)
 {
 	const json_t *links = json_object_get(answer, "links");
-	char queued[SHORT_MAX];
+	char queued[HUMAN_TEXT_MAX];
 
 	print_name("links");
 	if (!json_is_object(links)) {
@@ -115,7 +78,7 @@ static void print_links_summary(const json_t *answer)
 	}
 	printf("%" PRIu64 " of %" PRIu64 " up, %" PRIu64 " sessions, %s queued\n",
 		number(links, "up"), number(links, "total"), number(links, "sessions"),
-		bytes(queued, number(links, "queued_bytes")));
+		human_bytes(queued, number(links, "queued_bytes")));
 }
 
 bool show_status(const json_t *answer)
@@ -130,7 +93,7 @@ bool show_status(const json_t *answer)
 		{"messages out", "messages_out"},
 		{"forced yields", "forced_yields"},
 	};
-	char up[SHORT_MAX], buffered[SHORT_MAX];
+	char up[HUMAN_TEXT_MAX], buffered[HUMAN_TEXT_MAX];
 
 	if (!json_is_object(answer) || !json_is_integer(json_object_get(answer, "pid")))
 		return false;
@@ -139,7 +102,7 @@ bool show_status(const json_t *answer)
 	fputs(", instance ", stdout);
 	print_clean(text(answer, "instance"));
 	printf(", pid %" PRIu64 ", up %s\n", number(answer, "pid"),
-		duration_ms(up, number(answer, "uptime_s") * 1000));
+		human_duration_ms(up, number(answer, "uptime_s") * 1000));
 
 	print_name("state");
 	if (flag(answer, "ready")) {
@@ -166,7 +129,7 @@ bool show_status(const json_t *answer)
 	print_name("runnable");
 	printf("%" PRIu64 "\n", number(answer, "runnable"));
 	print_name("buffered");
-	puts(bytes(buffered, number(answer, "heap_bytes")));
+	puts(human_bytes(buffered, number(answer, "heap_bytes")));
 	for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
 		print_name(totals[i].name);
 		printf("%" PRIu64 "\n", number(answer, totals[i].key));
@@ -184,16 +147,16 @@ static void add_number(struct table *t, const json_t *o, const char *key)
 
 static void add_bytes(struct table *t, const json_t *o, const char *key)
 {
-	char out[SHORT_MAX];
+	char out[HUMAN_TEXT_MAX];
 
-	table_add(t, bytes(out, number(o, key)));
+	table_add(t, human_bytes(out, number(o, key)));
 }
 
 static void add_duration(struct table *t, const json_t *o, const char *key)
 {
-	char out[SHORT_MAX];
+	char out[HUMAN_TEXT_MAX];
 
-	table_add(t, duration_ms(out, number(o, key)));
+	table_add(t, human_duration_ms(out, number(o, key)));
 }
 
 static void add_delay(struct table *t, const json_t *o, const char *histogram, const char *quantile)
@@ -441,6 +404,20 @@ bool show_gate_word(const json_t *answer)
 	fputs("the gate is told: ", stdout);
 	print_clean(text(answer, "word"));
 	putchar('\n');
+	return true;
+}
+
+bool show_sample(const json_t *answer)
+{
+	const json_t *percent = json_object_get(answer, "percent");
+
+	if (!json_is_number(percent))
+		return false;
+	if (json_number_value(percent) > 0)
+		printf("wake delays are measured of %.3g %% of the sockets\n",
+			json_number_value(percent));
+	else
+		puts("wake delays are not measured");
 	return true;
 }
 

@@ -16,6 +16,7 @@ bool show_kick(const json_t *answer);
 bool show_drain(const json_t *answer);
 bool show_gate(const json_t *answer);
 bool show_gate_word(const json_t *answer);
+bool show_sample(const json_t *answer);
 bool show_sources(const json_t *answer);
 bool show_why(const json_t *answer);
 bool show_list(const json_t *answer);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "app/session.h"
+#include "net/account.h"
 
 enum {
 	REFRESH_MAX = AUTH_TOKEN_MAX + 1024, /* a longer message is none */
@@ -349,6 +350,7 @@ static int refuse(struct conn *c, enum auth_failure f, uint16_t status, const ch
 	struct conn_answer *ret)
 {
 	conn_net(c)->stats->auth_failures[f]++;
+	account_error(c, auth_failure_name(f));
 	ret->status = status;
 	ret->why = why;
 	ret->error = PROTO_ERRS;

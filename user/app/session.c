@@ -101,6 +101,13 @@ struct session *session_get(struct conn *c)
 	return c->app;
 }
 
+const char *session_subject(const struct conn *c)
+{
+	const struct session *s = c->app;
+
+	return s ? s->subject : NULL;
+}
+
 struct auth *session_auth(const struct conn *c)
 {
 	return &sessions_of(c)->auth;

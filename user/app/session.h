@@ -50,6 +50,8 @@ struct session {
 
 /* That of a conn, made when there is none yet; NULL without memory. */
 struct session *session_get(struct conn *c);
+/* What its token calls it; NULL: nothing. Until the session is gone or refreshes its token. */
+const char *session_subject(const struct conn *c);
 /* Its worker's authentication. */
 struct auth *session_auth(const struct conn *c);
 

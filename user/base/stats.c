@@ -9,6 +9,10 @@ static const char *const auth_names[] = {TG_AUTH_FAILURES(X)};
 static const char *const hub_names[] = {TG_HUB_ERRORS(X)};
 #undef X
 
+#define X(id, name) name,
+static const char *const doing_names[] = {STATS_DOINGS(X)};
+#undef X
+
 #define X(id, name, help) help,
 static const char *const close_helps[] = {TG_CLOSE_REASONS(X)};
 static const char *const error_helps[] = {TG_PROTOCOL_ERRORS(X)};
@@ -50,11 +54,28 @@ const char *hub_error_name(enum hub_error e)
 	return (unsigned)e < HUB_ERRORS ? hub_names[e] : "unknown";
 }
 
+const char *stats_doing_name(enum stats_doing d)
+{
+	return (unsigned)d < STATS_DOING_ALL ? doing_names[d] : "unknown";
+}
+
 void stats_init(struct tg_worker_stats *s)
 {
 	memset(s, 0, sizeof(*s));
 	hist_init(&s->run_delay_us);
+	hist_init(&s->wake_delay_us);
+	hist_init(&s->poll_delay_us);
+	hist_init(&s->first_poll_us);
 	hist_init(&s->loop_us);
+}
+
+uint64_t stats_closes(const struct tg_worker_stats *s)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < CLOSE_REASONS; i++)
+		sum += s->closes[i];
+	return sum;
 }
 
 void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *from)
@@ -78,5 +99,8 @@ void stats_merge(struct tg_worker_stats *into, const struct tg_worker_stats *fro
 	for (unsigned i = 0; i < STATS_CLASSES; i++)
 		into->class_ns[i] += from->class_ns[i];
 	hist_merge(&into->run_delay_us, &from->run_delay_us);
+	hist_merge(&into->wake_delay_us, &from->wake_delay_us);
+	hist_merge(&into->poll_delay_us, &from->poll_delay_us);
+	hist_merge(&into->first_poll_us, &from->first_poll_us);
 	hist_merge(&into->loop_us, &from->loop_us);
 }

@@ -18,6 +18,11 @@ static size_t buffers_bytes(const struct ring *r)
 	return (size_t)r->n_buffers * r->buffer_bytes;
 }
 
+static size_t starved_bytes(const struct ring *r)
+{
+	return sizeof *r->starved[0].slot * r->slots * 2;
+}
+
 static int setup_buffers(struct ring *r)
 {
 	int err;
@@ -66,9 +71,11 @@ int ring_create(const struct ring_opts *opts, struct ring **ret)
 	r->objects = reserve(r->object_bytes * r->slots, 0);
 	if (!r->objects)
 		goto err_buffers;
-	r->starved = reserve(sizeof *r->starved * r->slots, 0);
-	if (!r->starved)
+	/* One reservation for both. */
+	r->starved[0].slot = reserve(starved_bytes(r), 0);
+	if (!r->starved[0].slot)
 		goto err_objects;
+	r->starved[1].slot = r->starved[0].slot + r->slots;
 	r->filled = calloc(r->n_buffers, sizeof *r->filled);
 	if (!r->filled)
 		goto err_starved;
@@ -76,7 +83,7 @@ int ring_create(const struct ring_opts *opts, struct ring **ret)
 	return 0;
 
 err_starved:
-	munmap(r->starved, sizeof *r->starved * r->slots);
+	munmap(r->starved[0].slot, starved_bytes(r));
 err_objects:
 	munmap(r->objects, r->object_bytes * r->slots);
 err_buffers:
@@ -116,7 +123,7 @@ void ring_destroy(struct ring *r)
 		munmap(r->buf_ring, r->n_buffers * sizeof(struct io_uring_buf));
 	munmap(r->buffers, buffers_bytes(r));
 	munmap(r->objects, r->object_bytes * r->slots);
-	munmap(r->starved, sizeof *r->starved * r->slots);
+	munmap(r->starved[0].slot, starved_bytes(r));
 	free(r->filled);
 	free(r);
 }
@@ -160,17 +167,21 @@ void ring_buffers_publish(struct ring *r)
 	r->buf_pending = 0;
 }
 
-void ring_starve(struct ring *r, uint32_t slot)
+void ring_starve(struct ring *r, uint32_t slot, bool newcomer)
 {
-	assert(r->starved_tail - r->starved_head < r->slots);
-	r->starved[r->starved_tail++ % r->slots] = slot;
+	struct ring_fifo *f = &r->starved[newcomer];
+
+	assert(f->tail - f->head < r->slots);
+	f->slot[f->tail++ % r->slots] = slot;
 }
 
 bool ring_starved_pop(struct ring *r, uint32_t *ret_slot)
 {
-	if (r->starved_head == r->starved_tail)
+	struct ring_fifo *f = &r->starved[r->starved[0].head == r->starved[0].tail];
+
+	if (f->head == f->tail)
 		return false;
-	*ret_slot = r->starved[r->starved_head++ % r->slots];
+	*ret_slot = f->slot[f->head++ % r->slots];
 	return true;
 }
 

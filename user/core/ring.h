@@ -107,8 +107,11 @@ struct ring {
 		uint16_t next;
 	} * filled;
 
-	uint32_t *starved; /* FIFO of slots whose receive found no buffer */
-	uint64_t starved_head, starved_tail;
+	/* Slots whose receive found no buffer: of sessions, and of newcomers. */
+	struct ring_fifo {
+		uint32_t *slot; /* as many as the ring has */
+		uint64_t head, tail;
+	} starved[2];
 };
 
 /* 0 or -errno; -EMFILE when `slots` is above RLIMIT_NOFILE. */
@@ -150,13 +153,13 @@ void ring_buffer_put(struct ring *r, uint16_t bid);
 void ring_buffers_publish(struct ring *r);
 
 /* Remembers that a slot's receive found no buffer; each slot at most once at a time. */
-void ring_starve(struct ring *r, uint32_t slot);
+void ring_starve(struct ring *r, uint32_t slot, bool newcomer);
 static inline bool ring_starving(const struct ring *r)
 {
-	return r->starved_head != r->starved_tail;
+	return r->starved[0].head != r->starved[0].tail || r->starved[1].head != r->starved[1].tail;
 }
 
-/* The longest-waiting starved slot. False when none. */
+/* The longest-waiting starved slot, sessions before newcomers. False when none. */
 bool ring_starved_pop(struct ring *r, uint32_t *ret_slot);
 
 /* Cancels one request by its user_data; its own completion says -ECANCELED (or that it was faster).

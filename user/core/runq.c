@@ -14,7 +14,6 @@ void runq_init(struct runq *q, const uint64_t quantum_ns[RUNQ_CLASSES])
 		q->tail[c] = &q->head[c];
 		q->quantum_ns[c] = quantum_ns[c];
 	}
-	q->deficit_ns[q->turn] = (int64_t)quantum_ns[q->turn];
 }
 
 void runq_push(struct runq *q, struct runq_item *it, enum runq_class class_, uint32_t now_us)
@@ -25,6 +24,7 @@ void runq_push(struct runq *q, struct runq_item *it, enum runq_class class_, uin
 	it->next = NULL;
 	it->class_ = (uint8_t)class_;
 	it->queued = true;
+	it->wake = 0;
 	it->since_us = now_us;
 	*q->tail[class_] = it;
 	q->tail[class_] = &it->next;
@@ -64,52 +64,53 @@ static int64_t quantum(const struct runq *q, unsigned c)
 	return q->quantum_ns[c] ? (int64_t)q->quantum_ns[c] : 1;
 }
 
-/* Costs are known only afterwards, so deficits may be negative. An empty class works off its debt
- * as rounds go by, or one costly item at a time would go free, but collects no credit. */
-static void grant(struct runq *q, unsigned c, int64_t rounds)
+/* How many rounds until a class with items may run again: a debt of many quanta costs no loop. */
+static int64_t rounds_to_go(const struct runq *q)
 {
-	if (!q->head[c] && -q->deficit_ns[c] / quantum(q, c) < rounds)
-		q->deficit_ns[c] = 0;
-	else
-		q->deficit_ns[c] += rounds * quantum(q, c);
-}
-
-/* Rounds in which no class could be served, taken at once: a debt of many quanta costs no loop. */
-static void skip_barren_rounds(struct runq *q)
-{
-	int64_t barren = INT64_MAX;
+	int64_t least = INT64_MAX;
 
 	for (unsigned c = 0; c < RUNQ_CLASSES; c++) {
 		if (!q->head[c])
 			continue;
-		if (q->deficit_ns[c] > 0)
-			return;
-		int64_t rounds = -q->deficit_ns[c] / quantum(q, c);
-		if (rounds < barren)
-			barren = rounds;
+		int64_t rounds = -q->deficit_ns[c] / quantum(q, c) + 1;
+		if (rounds < least)
+			least = rounds;
 	}
-	if (!barren)
-		return;
-	for (unsigned c = 0; c < RUNQ_CLASSES; c++)
-		grant(q, c, barren);
+	return least;
+}
+
+/* Costs are known only afterwards, so deficits may be negative. An empty class works off its debt
+ * as rounds go by, or one costly item at a time would go free, and has its quantum of a round when
+ * items come in the middle of it; but it saves up no more than that. */
+static void grant(struct runq *q, int64_t rounds)
+{
+	for (unsigned c = 0; c < RUNQ_CLASSES; c++) {
+		int64_t each = quantum(q, c);
+
+		if (!q->head[c] && (each - q->deficit_ns[c]) / each <= rounds)
+			q->deficit_ns[c] = each;
+		else
+			q->deficit_ns[c] += rounds * each;
+	}
+}
+
+struct runq_item *runq_peek(struct runq *q)
+{
+	if (!q->total)
+		return NULL;
+	for (;;) {
+		for (unsigned c = 0; c < RUNQ_CLASSES; c++)
+			if (q->head[c] && q->deficit_ns[c] > 0)
+				return q->head[c];
+		grant(q, rounds_to_go(q));
+	}
 }
 
 struct runq_item *runq_pop(struct runq *q)
 {
-	if (!q->total) {
-		if (q->deficit_ns[q->turn] > 0)
-			q->deficit_ns[q->turn] = 0;
-		return NULL;
-	}
-	if (!q->head[q->turn] || q->deficit_ns[q->turn] <= 0)
-		skip_barren_rounds(q);
-	while (!q->head[q->turn] || q->deficit_ns[q->turn] <= 0) {
-		if (q->deficit_ns[q->turn] > 0)
-			q->deficit_ns[q->turn] = 0;
-		q->turn = (q->turn + 1) % RUNQ_CLASSES;
-		grant(q, q->turn, 1);
-	}
-	return unlink_item(q, q->turn, &q->head[q->turn]);
+	struct runq_item *it = runq_peek(q);
+
+	return it ? unlink_item(q, it->class_, &q->head[it->class_]) : NULL;
 }
 
 void runq_charge(struct runq *q, enum runq_class class_, uint64_t cost_ns)

@@ -22,7 +22,8 @@ struct wheel_timer {
 	struct wheel_timer *next;
 	struct wheel_timer **pprev; /* NULL: not pending */
 	uint32_t expires_ms;
-	uint32_t kind; /* free for the owner; tells call-backs of one wheel apart */
+	uint16_t kind; /* free for the owner; tells call-backs of one wheel apart */
+	uint16_t tag;  /* free for the owner */
 };
 
 struct wheel {

@@ -32,8 +32,10 @@ enum wake {
 static void begin_slot(struct worker *w, uint32_t slot)
 {
 	w->slot = slot;
-	for (unsigned c = 0; c < RUNQ_CLASSES; c++)
-		w->least_us[c] = UINT32_MAX;
+	for (unsigned c = 0; c < RUNQ_CLASSES; c++) {
+		w->least_us[c] = w->least_poll_us[c] = UINT32_MAX;
+		w->measured[c] = 0;
+	}
 	w->least_loop_us = UINT32_MAX;
 }
 
@@ -50,11 +52,12 @@ int worker_create(const struct worker_opts *opts, const struct worker_ops *ops, 
 	w->id = opts->id;
 	w->stats = opts->stats;
 	w->net = opts->net;
-	w->start_ns = worker_clock_ns();
+	w->start_ns = w->awake_since_ns = worker_clock_ns();
 	w->start_result = 1;
 	begin_slot(w, (uint32_t)(w->start_ns / WORKER_SLOT_NS));
 	wheel_init(&w->wheel, 0);
 	runq_init(&w->runq, opts->quantum_ns);
+	w->wakes = (struct wakes){opts->sched, opts->ready};
 	err = mailbox_create(WORKER_MAILBOX, &w->mailbox);
 	if (err)
 		goto err_free;
@@ -166,6 +169,44 @@ int worker_post(struct worker *to, const struct mailbox_msg *msg, struct worker 
 			return 0; /* the counter is full: it has been readable all along */
 	}
 	return 0;
+}
+
+/* ---- what it is at, for whoever looks on ---- */
+
+_Static_assert((int)STATS_DOING_CONTROL + (int)RUNQ_CLASSES == (int)STATS_DOING_ALL, "each class");
+_Static_assert((int)STATS_CLASSES == (int)RUNQ_CLASSES, "one counter a class");
+
+/* Its first glance at the clock was the last one before. */
+static void begin(struct worker *w, enum stats_doing doing)
+{
+	struct tg_worker_turn *t = &w->stats->turn;
+
+	__atomic_store_n(&t->since_ns, w->now_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->doing, doing, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->conn, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->session, 0, __ATOMIC_RELAXED);
+}
+
+static void note_late(struct worker *w, uint64_t ns)
+{
+	const struct tg_worker_turn *t = &w->stats->turn;
+	struct tg_worker_turn *late = &w->stats->late;
+
+	__atomic_store_n(&late->since_ns, t->since_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&late->doing, t->doing, __ATOMIC_RELAXED);
+	__atomic_store_n(&late->conn, t->conn, __ATOMIC_RELAXED);
+	__atomic_store_n(&late->session, t->session, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->stats->late_ns, ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->stats->late_turns, w->stats->late_turns + 1, __ATOMIC_RELEASE);
+}
+
+/* What began is over; the clock has been looked at. */
+static void end(struct worker *w, uint32_t budget_us)
+{
+	uint64_t ns = w->now_ns - w->stats->turn.since_ns;
+
+	if (ns > (uint64_t)budget_us * 1000 * WORKER_LATE)
+		note_late(w, ns);
 }
 
 static void reap(struct worker *w, struct ring *r)
@@ -315,6 +356,7 @@ static void submit_and_wait(struct worker *w)
 	if (sleep) {
 		set_alarm(w, ms);
 		w->stats->turn_since_ns = 0;
+		begin(w, STATS_DOING_WAIT);
 		publish(w, true);
 		wait_for_events(w);
 		if (io_uring_sq_ready(&r0->u))
@@ -329,8 +371,10 @@ static void submit_and_wait(struct worker *w)
 	for (unsigned i = 0; i < w->n_rings; i++)
 		finish_batch(w->ring[i]);
 	worker_now(w);
-	if (sleep)
+	if (sleep) {
+		w->awake_since_ns = w->now_ns;
 		publish(w, false);
+	}
 }
 
 static void look_at_cpu_time(struct worker *w)
@@ -351,27 +395,67 @@ static void run_timer(void *ctx, struct wheel_timer *t)
 	w->ops->timer[t->kind](w, t);
 }
 
+/* Newcomers wait until what was just done for sessions is on its way, and what is on its way to
+ * them has been looked at: a handshake takes longer than an answer, and would stand before it. No
+ * longer than a turn, or sessions that are always busy would keep everybody out. */
+static bool newcomers_wait(const struct worker *w, bool sessions_ran)
+{
+	return (sessions_ran || w->session_input) &&
+	       w->now_ns - w->newcomers_ns < (uint64_t)w->opts.turn_us * 1000;
+}
+
+/* An item's turn has come: how long it has waited, and its event before that. */
+static void note_delay(struct worker *w, const struct runq_item *it)
+{
+	enum runq_class class_ = (enum runq_class)it->class_;
+	uint32_t run_us = worker_now_us(w) - it->since_us;
+
+	run_us = run_us > INT32_MAX ? 0 : run_us;
+	hist_add(&w->stats->run_delay_us, run_us);
+	if (run_us > w->turn_delay_us)
+		w->turn_delay_us = run_us;
+	if (run_us < w->least_us[class_])
+		w->least_us[class_] = run_us;
+	if (it->wake) {
+		uint64_t us = (uint64_t)run_us + runq_wake_us(it->wake);
+
+		hist_add(&w->stats->poll_delay_us, us);
+		w->measured[class_]++;
+		if (us < w->least_poll_us[class_])
+			w->least_poll_us[class_] = (uint32_t)us;
+	} else if (!w->measuring) {
+		hist_add(&w->stats->poll_delay_us, run_us);
+	}
+}
+
 static void run_slice(struct worker *w)
 {
-	uint64_t begin = w->now_ns;
+	uint64_t since = w->now_ns, newcomers_ns = 0;
+	bool sessions_ran = false;
 	struct runq_item *it;
 
-	while ((it = runq_pop(&w->runq))) {
+	while ((it = runq_peek(&w->runq))) {
 		uint64_t before = w->now_ns;
 		enum runq_class class_ = (enum runq_class)it->class_;
-		uint32_t delay_us = worker_now_us(w) - it->since_us;
 
-		delay_us = delay_us > INT32_MAX ? 0 : delay_us;
-		hist_add(&w->stats->run_delay_us, delay_us);
-		if (delay_us > w->turn_delay_us)
-			w->turn_delay_us = delay_us;
-		if (delay_us < w->least_us[class_])
-			w->least_us[class_] = delay_us;
+		if (class_ == RUNQ_HANDSHAKE && newcomers_wait(w, sessions_ran))
+			break;
+		runq_pop(&w->runq);
+		note_delay(w, it);
+		begin(w, (enum stats_doing)(STATS_DOING_CONTROL + class_));
 		w->ops->run[it->kind](w, it);
 		worker_now(w);
+		end(w, w->opts.turn_us);
 		w->stats->class_ns[class_] += w->now_ns - before;
 		runq_charge(&w->runq, class_, w->now_ns - before);
-		if (w->now_ns - begin > (uint64_t)w->opts.slice_us * 1000)
+		if (class_ == RUNQ_HANDSHAKE) {
+			w->newcomers_ns = w->now_ns;
+			newcomers_ns += w->now_ns - before;
+		}
+		sessions_ran |= class_ == RUNQ_ESTABLISHED || class_ == RUNQ_LINKS;
+		/* Who has a session need not wait for all newcomers. */
+		if (w->now_ns - since > (uint64_t)w->opts.slice_us * 1000 ||
+			newcomers_ns > (uint64_t)w->opts.turn_us * 1000)
 			break;
 	}
 }
@@ -412,55 +496,74 @@ void worker_remove(struct worker *w, struct runq_item *it)
 }
 
 /* What accepting took of reaping, by its share of the completions. */
-static void charge_accepts(struct worker *w, uint64_t begin)
+static void charge_accepts(struct worker *w, uint64_t since)
 {
 	if (w->reaped_accept)
 		w->stats->class_ns[RUNQ_HANDSHAKE] +=
-			(worker_now(w) - begin) * w->reaped_accept / w->events;
+			(worker_now(w) - since) * w->reaped_accept / w->events;
 	w->reaped_accept = 0;
 }
 
-/* The least delay of the worst class of connections, or of the loop itself: an event that comes in
- * the middle of a turn waits for its end before it is even received. */
-static void publish_slot(struct worker *w, uint64_t loop_us)
+/* The least delay of the worst class of connections. Poll delays where they are known; else the run
+ * delay, or that of the loop itself: an event that comes in the middle of a turn waits for its end
+ * before it is even received. */
+static uint32_t worst_class(const struct worker *w)
 {
 	static const enum runq_class counts[] = {RUNQ_LINKS, RUNQ_ESTABLISHED, RUNQ_HANDSHAKE};
-	uint32_t slot = (uint32_t)(w->now_ns / WORKER_SLOT_NS), worst;
+	uint32_t worst = 0;
+	bool measured = false;
+
+	for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
+		bool known = w->measured[counts[i]] >= WORKER_MEASURED_LEAST;
+		uint32_t us = known ? w->least_poll_us[counts[i]] : w->least_us[counts[i]];
+
+		measured |= known;
+		if (us != UINT32_MAX && us > worst)
+			worst = us;
+	}
+	return measured || w->least_loop_us < worst ? worst : w->least_loop_us;
+}
+
+static void publish_slot(struct worker *w, uint64_t loop_us)
+{
+	uint32_t slot = (uint32_t)(w->now_ns / WORKER_SLOT_NS);
 
 	if (loop_us < w->least_loop_us)
 		w->least_loop_us = (uint32_t)loop_us;
 	if (slot == w->slot)
 		return;
-	worst = w->least_loop_us;
-	for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
-		uint32_t us = w->least_us[counts[i]];
-
-		if (us != UINT32_MAX && us > worst)
-			worst = us;
-	}
-	__atomic_store_n(&w->stats->least_delay, (uint64_t)w->slot << 32 | worst, __ATOMIC_RELAXED);
+	__atomic_store_n(
+		&w->stats->least_delay, (uint64_t)w->slot << 32 | worst_class(w), __ATOMIC_RELAXED);
 	begin_slot(w, slot);
 }
 
 static void turn(struct worker *w)
 {
 	struct mailbox_msg msg;
-	uint64_t begin, loop_us;
+	uint64_t since, loop_us;
 
 	w->hurry = false;
+	begin(w, STATS_DOING_FLUSH);
 	w->ops->flush(w);
 	submit_and_wait(w);
-	begin = w->now_ns;
-	w->stats->turn_since_ns = begin;
+	if (w->stats->turn.doing == STATS_DOING_FLUSH)
+		end(w, w->opts.slice_us);
+	since = w->now_ns;
+	w->stats->turn_since_ns = since;
+	begin(w, STATS_DOING_REAP);
 	w->events = 0;
+	w->session_input = false;
 	for (unsigned i = 0; i < w->n_rings; i++) {
 		reap(w, w->ring[i]);
 		w->ops->settle(w, w->ring[i]);
 	}
-	charge_accepts(w, begin);
+	w->measuring = wake_measuring(&w->wakes);
+	charge_accepts(w, since);
 	wheel_advance(&w->wheel, w->now_ms, WORKER_TIMERS_PER_TURN, run_timer, w);
 	for (unsigned i = 0; i < WORKER_MAIL_PER_TURN && mailbox_pop(w->mailbox, &msg); i++)
 		w->ops->mail(w, &msg);
+	worker_now(w);
+	end(w, w->opts.slice_us);
 	run_slice(w);
 	unpark(w);
 	for (unsigned i = 0; i < w->n_rings; i++)
@@ -469,7 +572,9 @@ static void turn(struct worker *w)
 	w->stats->runnable = w->runq.total;
 	w->stats->loops++;
 	look_at_cpu_time(w);
-	loop_us = (worker_now(w) - begin) / 1000;
+	loop_us = (worker_now(w) - since) / 1000;
+	w->stats->awake_ns += w->now_ns - w->awake_since_ns;
+	w->awake_since_ns = w->now_ns;
 	hist_add(&w->stats->loop_us, loop_us);
 	publish_slot(w, loop_us);
 	/* An eighth of the news at a time: what steers newcomers should not jump. */

@@ -24,6 +24,7 @@
 #include "core/ring.h"
 #include "core/runq.h"
 #include "core/timer.h"
+#include "core/wake.h"
 
 #define WORKER_SLOT_NS UINT64_C(20000000) /* of tg_worker_stats.least_delay */
 
@@ -34,6 +35,10 @@ enum {
 	WORKER_MAIL_PER_TURN = 256,
 	WORKER_TIMERS_PER_TURN =
 		256, /* a late wheel is caught up in steps, so that reading still gets its share */
+	WORKER_LATE = 10, /* times its budget, from which on a turn is late */
+	/* So many events of a class in a slot, their wake delay known, say what the least poll
+	 * delay is; fewer would take bad luck for a queue. */
+	WORKER_MEASURED_LEAST = 4,
 };
 
 /* What a run-queue item or a timer is embedded in. */
@@ -75,7 +80,9 @@ struct worker_opts {
 	uint32_t batch_wait_us; /* a busy worker that has nothing to do waits so long for a batch of
 				   events before it is content with one; 0: never */
 	struct tg_worker_stats *stats;
-	void *net; /* the net layer's per-worker state */
+	const struct tg_sched *sched; /* whether the kernel measures; NULL: it never does */
+	struct tg_ready *ready;       /* what it measures; NULL likewise */
+	void *net;                    /* the net layer's per-worker state */
 };
 
 struct worker {
@@ -101,12 +108,19 @@ struct worker {
 	/* The least of the slot that goes on, UINT32_MAX: none. Run delays by class, since each has
 	 * a queue of its own to stand in. */
 	uint32_t slot, least_us[RUNQ_CLASSES], least_loop_us;
+	/* The same of poll delays, and of how many events. */
+	uint32_t least_poll_us[RUNQ_CLASSES], measured[RUNQ_CLASSES];
+	bool measuring;
+	struct wakes wakes;
 	struct __kernel_timespec wait;
 	unsigned events;        /* completions of the last turn */
 	uint32_t turn_delay_us; /* the longest run delay of this turn */
 	uint64_t poll_delay_ns; /* what an event has had to wait lately, smoothed */
 	bool hurry; /* flush: do not wait for a completion, the outcome of a quiet send is wanted
 		       now */
+	bool session_input; /* a session's input has been asked for in this turn, and is there */
+	uint64_t awake_since_ns; /* what is before has been counted, or it slept */
+	uint64_t newcomers_ns;   /* when handshakes last had their share of a slice */
 	bool stopping;
 	struct runq_item *parked; /* to be queued when this turn is over */
 	_Atomic int ring_error;   /* errno of the last ring that could not be added; 0: none. Any
@@ -162,6 +176,25 @@ int worker_add_ring(struct worker *w, struct ring **ret);
 static inline void worker_push(struct worker *w, struct runq_item *it, enum runq_class class_)
 {
 	runq_push(&w->runq, it, class_, worker_now_us(w));
+}
+
+/* The same for what was received, with its wake delay (runq_wake, or 0: not known). */
+static inline void worker_push_woken(
+	struct worker *w, struct runq_item *it, enum runq_class class_, uint16_t wake)
+{
+	if (it->queued)
+		return;
+	worker_push(w, it, class_);
+	it->wake = wake;
+}
+
+/* In an item's turn: which connection it is for, should somebody ask. */
+static inline void worker_turn_of(struct worker *w, unsigned ring, uint32_t slot, uint64_t session)
+{
+	struct tg_worker_turn *t = &w->stats->turn;
+
+	__atomic_store_n(&t->conn, ((uint32_t)ring << 24 | slot) + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->session, session, __ATOMIC_RELAXED);
 }
 
 /* The same, but not before the worker's next turn: what has been queued for sockets goes out first.

@@ -2,8 +2,9 @@
  * by SCM_RIGHTS.
  *
  * Order: the gateway receives every LISTENER (in the order of the configuration, workers
- * innermost), then ADMIN_TCP, ADMIN_UNIX and KEYS where configured, then GO; it answers READY once,
- * or FAILED and ends. KEYS comes again whenever a file of it has changed. DRAIN comes after GO, at
+ * innermost), then ADMIN_TCP, ADMIN_UNIX, ACCESS_LOG and KEYS where configured, then GO; it answers
+ * READY once, or FAILED and ends. KEYS comes again whenever a file of it has changed, ACCESS_LOG
+ * when it was opened anew. DRAIN comes after GO, at
  * any time; STOP may come at any time at all. Both may be repeated. DRAIN need not be answered: the
  * gateway ends.
  *
@@ -22,6 +23,7 @@ enum channel_kind {
 	CHANNEL_LISTENER,   /* one descriptor; index = config listener, sub = worker */
 	CHANNEL_ADMIN_TCP,  /* one descriptor */
 	CHANNEL_ADMIN_UNIX, /* one descriptor; index = user id of its owner, the keeper's */
+	CHANNEL_ACCESS_LOG, /* one descriptor, to be appended to */
 	CHANNEL_MAP,        /* one descriptor; index = enum bpf_shared_map (kern/bpf_maps.h) */
 	/* One descriptor: the contents of the key and secret files, as secrets_unpack() reads them;
 	 * index = how many */
@@ -38,6 +40,9 @@ enum channel_kind {
 	CHANNEL_READY, /* serving; sub = workers */
 	/* Could not start; text says why. At the first start the keeper gives up then. */
 	CHANNEL_FAILED,
+	/* An operator wants wake delays measured of index per cent of the sockets, 0..100; 0: of
+	 * none. What came of it, the map `sched` says. */
+	CHANNEL_SAMPLE,
 };
 
 struct channel_record {

@@ -1,6 +1,7 @@
 #include "keeper/descriptors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,10 +76,41 @@ static int open_admin(struct descriptors *d, char *error, size_t error_len)
 	return 0;
 }
 
+/* Not held up by a FIFO that nobody reads: ENXIO then. */
+static int open_access_log(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+		DESCRIPTORS_LOG_MODE);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int descriptors_reopen_access_log(struct descriptors *d)
+{
+	int fd = open_access_log(d->o->access_log);
+
+	if (fd < 0)
+		return fd;
+	close(d->access_log);
+	d->access_log = fd;
+	return 0;
+}
+
+static int open_log(struct descriptors *d, char *error, size_t error_len)
+{
+	struct failure f = {.what = "access log", .address = d->o->access_log};
+
+	if (!d->o->access_log)
+		return 0;
+	d->access_log = open_access_log(d->o->access_log);
+	return d->access_log < 0 ? describe(&f, d->access_log, error, error_len) : 0;
+}
+
 int descriptors_open(
 	struct descriptors *d, const struct descriptors_opts *opts, char *error, size_t error_len)
 {
-	*d = (struct descriptors){.o = opts, .admin_tcp = -1, .admin_unix = {.fd = -1}};
+	*d = (struct descriptors){
+		.o = opts, .admin_tcp = -1, .admin_unix = {.fd = -1}, .access_log = -1};
 	if (opts->n_listeners) {
 		d->listeners =
 			calloc((size_t)opts->n_listeners * opts->workers, sizeof(*d->listeners));
@@ -88,7 +120,9 @@ int descriptors_open(
 		}
 	}
 	int r = open_listeners(d, error, error_len);
-	return r ? r : open_admin(d, error, error_len);
+	if (!r)
+		r = open_admin(d, error, error_len);
+	return r ? r : open_log(d, error, error_len);
 }
 
 bool descriptors_record(
@@ -112,6 +146,9 @@ bool descriptors_record(
 			rec.kind = CHANNEL_ADMIN_UNIX;
 			rec.index = (uint32_t)geteuid();
 			fd = d->admin_unix.fd;
+		} else if (d->access_log >= 0 && i-- == 0) {
+			rec.kind = CHANNEL_ACCESS_LOG;
+			fd = d->access_log;
 		} else if (i != 0) {
 			return false;
 		}
@@ -136,4 +173,7 @@ void descriptors_close(struct descriptors *d)
 		close(d->admin_tcp);
 	d->admin_tcp = -1;
 	listen_unix_close(&d->admin_unix);
+	if (d->access_log >= 0)
+		close(d->access_log);
+	d->access_log = -1;
 }

@@ -1,5 +1,5 @@
-/* What the keeper opens and every gateway receives: the listeners and the admin sockets, in the
- * order of channel.h.
+/* What the keeper opens and every gateway receives: the listeners, the admin sockets and the
+ * access log, in the order of channel.h.
  *
  * Keeper only. Order: open, then record and close_listeners as needed, close. close takes what a
  * failed open left.
@@ -16,7 +16,9 @@
 #include "keeper/listen.h"
 
 enum {
-	DESCRIPTORS_ADMIN_BACKLOG = 128
+	DESCRIPTORS_ADMIN_BACKLOG = 128,
+	DESCRIPTORS_LOG_MODE = 0640, /* of an access log that is created: who connects is nobody
+					else's business */
 };
 
 struct descriptors_listener {
@@ -34,6 +36,7 @@ struct descriptors_opts {
 	struct sockaddr_storage admin_tcp;
 	socklen_t admin_tcp_len; /* 0: none */
 	const char *admin_unix;  /* NULL: none */
+	const char *access_log;  /* path; NULL: none */
 };
 
 struct descriptors {
@@ -42,6 +45,7 @@ struct descriptors {
 	unsigned n_open;                  /* of them */
 	int admin_tcp;                    /* -1: none */
 	struct listen_unix admin_unix;    /* fd -1: none */
+	int access_log;                   /* -1: none */
 };
 
 /* 0, or -errno and in error what failed: "listener ws: 127.0.0.1:8080: Address already in use".
@@ -53,6 +57,10 @@ int descriptors_open(
  * sockets, GO (whose index is left to the caller). False: there is no such record. */
 bool descriptors_record(
 	const struct descriptors *d, unsigned i, struct channel_record *ret, int *ret_fd);
+
+/* Opens the access log's path again: a new file where the old one was moved away. 0, or -errno:
+ * then the old one stays. */
+int descriptors_reopen_access_log(struct descriptors *d);
 
 /* From here on newcomers are refused, once the gateway has closed its own. */
 void descriptors_close_listeners(struct descriptors *d);

@@ -135,6 +135,13 @@ static int send_pending(struct keeper *k)
 	r = send_keys(k);
 	if (r)
 		return r;
+	if (k->log_reopened) {
+		rec = (struct channel_record){.kind = CHANNEL_ACCESS_LOG};
+		r = channel_send(k->channel, &rec, k->descriptors.access_log);
+		if (r)
+			return r;
+		k->log_reopened = false;
+	}
 	if (k->draining && !k->drain_sent) {
 		rec = (struct channel_record){.kind = CHANNEL_DRAIN};
 		r = channel_send(k->channel, &rec, -1);
@@ -190,6 +197,7 @@ static void start_gateway(struct keeper *k)
 	k->epoch = seconds > k->epoch ? seconds : k->epoch + 1;
 	k->handed_over = 0;
 	k->keys_sent = false;
+	k->log_reopened = false; /* it is handed over with the rest */
 	k->ready = false;
 	k->failed[0] = '\0';
 	k->killed = false;
@@ -248,6 +256,21 @@ static void on_ready(struct keeper *k, unsigned workers)
 		log_warn("keeper", "telling the service manager: %s", strerror(-r));
 }
 
+static void sample(struct keeper *k, uint32_t percent)
+{
+	char error[256];
+	int err = -EINVAL;
+
+	snprintf(error, sizeof error, "not within 0..100: %" PRIu32, percent);
+	if (percent <= 100)
+		err = kernel_gate_sample(k->gate, percent, error, sizeof error);
+	if (err)
+		log_warn("keeper", "wake delays are not measured: %s", error);
+	else
+		log_info("keeper", "wake delays of %" PRIu32 " %% of the sockets are measured",
+			percent);
+}
+
 static void on_record(struct keeper *k, const struct channel_record *rec)
 {
 	switch (rec->kind) {
@@ -260,6 +283,9 @@ static void on_record(struct keeper *k, const struct channel_record *rec)
 		break;
 	case CHANNEL_DRAIN:
 		drain(k, "asked through the gateway");
+		break;
+	case CHANNEL_SAMPLE:
+		sample(k, rec->index);
 		break;
 	default: /* the gateway faces the network: what it says is input */
 		log_warn("keeper", "gateway (pid %d) sent an unknown record, kind %" PRIu32,
@@ -342,6 +368,24 @@ static void reap(struct keeper *k)
 	}
 }
 
+static void on_hangup(struct keeper *k)
+{
+	if (k->descriptors.access_log >= 0) {
+		int r = descriptors_reopen_access_log(&k->descriptors);
+
+		if (r) {
+			log_error("keeper", "SIGHUP: access log: %s: %s; lines go to the old file",
+				k->o->descriptors.access_log, strerror(-r));
+		} else {
+			log_info("keeper", "SIGHUP: access log %s opened anew",
+				k->o->descriptors.access_log);
+			k->log_reopened = true;
+			flush_channel(k);
+		}
+	}
+	log_warn("keeper", "SIGHUP: reloading is not supported yet; restart to apply changes");
+}
+
 static void read_signals(struct keeper *k)
 {
 	struct signalfd_siginfo si;
@@ -358,8 +402,7 @@ static void read_signals(struct keeper *k)
 				drain(k, "SIGINT");
 			break;
 		case SIGHUP:
-			log_warn("keeper",
-				"SIGHUP: reloading is not supported yet; restart to apply changes");
+			on_hangup(k);
 			break;
 		case SIGCHLD:
 			reap(k);
@@ -408,8 +451,8 @@ static bool something_pending(const struct keeper *k)
 	struct channel_record rec;
 	int fd;
 
-	return handover_record(k, &rec, &fd) || keys_pending(k) || k->drain_sent != k->draining ||
-	       k->stop_sent != k->stopping;
+	return handover_record(k, &rec, &fd) || keys_pending(k) || k->log_reopened ||
+	       k->drain_sent != k->draining || k->stop_sent != k->stopping;
 }
 
 static void loop(struct keeper *k)
@@ -448,7 +491,7 @@ int keeper_run(const struct keeper_opts *opts)
 	struct keeper k = {
 		.o = opts,
 		.sigfd = -1,
-		.descriptors = {.admin_tcp = -1, .admin_unix = {.fd = -1}},
+		.descriptors = {.admin_tcp = -1, .admin_unix = {.fd = -1}, .access_log = -1},
 		.channel = -1,
 		.status = 1,
 		.spawn = {.name = "tidegate-gw",

@@ -44,6 +44,7 @@ struct keeper {
 	bool ever_ready;
 	struct spawn_backoff backoff;
 	uint64_t start_at_ms;
+	bool log_reopened; /* the gateway has not got it yet */
 	bool draining, drain_sent;
 	bool stopping, stop_sent;
 

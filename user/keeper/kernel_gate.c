@@ -35,7 +35,7 @@ struct kernel_gate {
 	struct bpf_admit *admit;
 	struct bpf_track *track;
 	struct bpf_steer *steer;
-	struct bpf_sched *sched; /* NULL: nothing is measured */
+	struct bpf_sched *sched; /* NULL: its map could not be had */
 	struct tg_worker_load *load;
 	unsigned ifindex[INTERFACES_MAX];
 	unsigned n_interfaces;
@@ -347,7 +347,8 @@ static int attach_admit(struct kernel_gate *k, char *error, size_t len)
 		err = bpf_admit_attach(k->admit, k->ifindex[i], BPF_ADMIT_ANY, &how);
 		if (err)
 			return fail(err, error, len, "attaching admit to", name);
-		fprintf(k->notes, "%s: %s XDP%s\n", name, how.native ? "native" : "generic",
+		fprintf(k->notes, "%s: %s XDP%s%s\n", name, how.native ? "native" : "generic",
+			how.dispatcher ? " in libxdp's dispatcher" : "",
 			how.adopted ? ", taken over from a former start" : "");
 	}
 	return 0;
@@ -370,30 +371,32 @@ static int attach_steer(
 	return err;
 }
 
+int kernel_gate_sample(struct kernel_gate *k, unsigned percent, char *error, size_t len)
+{
+	struct bpf_sched_opts o = {.percent = percent, .run = percent};
+	const char *step = "the map";
+	struct timespec now;
+	int err = 0;
+
+	if (!k)
+		return fail(-EOPNOTSUPP, error, len, "no gate in the kernel", NULL);
+	bpf_error_clear();
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!k->sched)
+		err = bpf_sched_create(k->maps, &k->sched);
+	if (!err)
+		err = bpf_sched_switch(k->sched, &o,
+			(uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec, &step);
+	return err ? fail(err, error, len, step, NULL) : 0;
+}
+
 /* The gate is in force without it, on kernels, too, that lack the tracepoints. */
 static void attach_sched(struct kernel_gate *k)
 {
-	int fd = bpf_maps_fd(k->maps, BPF_MAP_sched);
-	struct bpf_sched_opts o = {.percent = k->o->sample_percent, .run = k->o->sample_percent};
-	const char *step = "the map", *text;
-	struct timespec now;
-	int err = 0, off;
+	char error[256];
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (k->o->sample_percent) {
-		bpf_error_clear();
-		err = bpf_sched_open(k->maps, &k->sched, &step);
-	}
-	if (err)
-		o = (struct bpf_sched_opts){0};
-	off = bpf_sched_switch(fd, &o, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
-	if (!err)
-		err = off;
-	if (!err)
-		return;
-	text = bpf_error_text();
-	fprintf(k->notes, "wake delays are not measured: %s: %s%s%s\n", step, strerror(-err),
-		*text ? ": " : "", text);
+	if (kernel_gate_sample(k, k->o->sample_percent, error, sizeof error))
+		fprintf(k->notes, "wake delays are not measured: %s\n", error);
 }
 
 static int attach(
@@ -503,6 +506,8 @@ void kernel_gate_vacant(struct kernel_gate *k)
 {
 	for (unsigned i = 0; k && i < TG_WORKERS_MAX; i++)
 		worker_load_end(&k->load[i]);
+	if (k && k->sched)
+		bpf_sched_forget(k->sched);
 }
 
 void kernel_gate_close(struct kernel_gate *k, bool detach)
@@ -511,7 +516,7 @@ void kernel_gate_close(struct kernel_gate *k, bool detach)
 		return;
 	worker_load_unmap(k->load);
 	bpf_steer_close(k->steer);
-	bpf_sched_close(k->sched);
+	bpf_sched_destroy(k->sched);
 	if (detach && k->admit)
 		for (unsigned i = 0; i < k->n_interfaces; i++)
 			bpf_admit_detach(k->admit, k->ifindex[i]);

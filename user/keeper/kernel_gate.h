@@ -65,6 +65,11 @@ bool kernel_gate_record(
  * allowed. */
 void kernel_gate_vacant(struct kernel_gate *k);
 
+/* Measures the wake delay of so many of the sockets from now on, 0..100, or nothing (0). 0, or
+ * -errno and in error what failed, a clause for a log line: nothing is measured then. NULL:
+ * -EOPNOTSUPP. */
+int kernel_gate_sample(struct kernel_gate *k, unsigned percent, char *error, size_t error_len);
+
 /* NULL is allowed. */
 void kernel_gate_close(struct kernel_gate *k, bool detach);
 

@@ -60,6 +60,7 @@ static struct admit_bpf *open_skeleton(const struct bpf_admit *a)
 	skel->rodata->sketch_seed = a->seed;
 	skel->rodata->sketch_mask = blocks - 1;
 	skel->rodata->sketch_row_bits = log2_of(blocks * TG_SKETCH_COLS);
+	skel->rodata->proven_mask = bpf_maps_entries(a->maps, BPF_MAP_proven) - 1;
 	skel->rodata->filter_entries = bpf_maps_entries(a->maps, BPF_MAP_penalty_filter);
 	int rc = bpf_maps_reuse(a->maps, skel->obj);
 	if (!rc)

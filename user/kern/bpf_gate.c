@@ -54,11 +54,15 @@ static bool settings_valid(const struct tg_settings *s)
 
 int bpf_settings_write(int settings_fd, const struct tg_settings *s)
 {
+	struct tg_settings now = *s, old;
 	uint32_t zero = 0;
 
 	if (!settings_valid(s))
 		return -EINVAL;
-	return bpf_map_update_elem(settings_fd, &zero, s, BPF_ANY) ? -errno : 0;
+	if (bpf_map_lookup_elem(settings_fd, &zero, &old))
+		return -errno;
+	now.proven_seed = old.proven_seed;
+	return bpf_map_update_elem(settings_fd, &zero, &now, BPF_ANY) ? -errno : 0;
 }
 
 /* ---- ports ---- */

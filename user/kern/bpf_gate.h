@@ -23,6 +23,7 @@ enum {
  * no limits but a flood limit of 200 a second; stale after 1 s; 10 events a second. */
 void bpf_settings_init(struct tg_settings *s);
 /* -EINVAL: a field out of its range (see abi.h); nothing was written. */
+/* All but proven_seed, which is the maps'. */
 int bpf_settings_write(int settings_fd, const struct tg_settings *s);
 
 /* ---- the gateway's addresses ---- */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -19,6 +20,7 @@
 #include "bpf/maps.skel.h"
 #include "kern/bpf_copy.h"
 #include "kern/bpf_error.h"
+#include "kern/bpf_proven.h"
 
 #define STAGED "_new" /* a BPF file system allows no dots in names */
 
@@ -82,6 +84,8 @@ static void sizes(const struct bpf_maps_opts *o, uint32_t ret[BPF_SHARED_MAP_COU
 {
 	memset(ret, 0, BPF_SHARED_MAP_COUNT * sizeof(*ret));
 	ret[BPF_MAP_sources] = or_default(o->sources, 65536);
+	/* Then one in 230 finds no room there when `sources` is full. */
+	ret[BPF_MAP_proven] = power_of_two(ret[BPF_MAP_sources]);
 	ret[BPF_MAP_open] = or_default(o->open, ret[BPF_MAP_sources]);
 	ret[BPF_MAP_penalty] = or_default(o->penalties, 65536);
 	/* Full to a quarter, one look-up in some five is for nothing; and it stays in the cache. */
@@ -118,6 +122,17 @@ static int each_map(struct maps_bpf *skel, struct bpf_map *ret[BPF_SHARED_MAP_CO
 	return 0;
 }
 
+/* Of what is made here nobody outside may know where it falls. */
+static int seed(int settings_fd)
+{
+	struct tg_settings s = {0};
+	uint32_t zero = 0;
+
+	if (getrandom(&s.proven_seed, sizeof(s.proven_seed), 0) != sizeof(s.proven_seed))
+		return -EIO;
+	return bpf_map_update_elem(settings_fd, &zero, &s, BPF_ANY) ? -errno : 0;
+}
+
 static int make(struct bpf_maps *m, struct maps_bpf *skel, struct bpf_map **map)
 {
 	int rc = maps_bpf__load(skel);
@@ -127,7 +142,7 @@ static int make(struct bpf_maps *m, struct maps_bpf *skel, struct bpf_map **map)
 		if (m->fd[i] < 0)
 			rc = -errno;
 	}
-	return rc;
+	return rc ? rc : seed(m->fd[BPF_MAP_settings]);
 }
 
 /* Is the map behind fd what the object would make of it today? */
@@ -224,6 +239,18 @@ static int make_directory(const struct bpf_maps *m)
 	return 0;
 }
 
+/* Of the sources that were copied, by the widths of the former start. */
+static void index_proven(struct bpf_maps *m, int old_settings)
+{
+	struct tg_settings was, is;
+	uint32_t zero = 0;
+
+	if (!bpf_map_lookup_elem(old_settings, &zero, &was) &&
+		!bpf_map_lookup_elem(m->fd[BPF_MAP_settings], &zero, &is))
+		bpf_proven_index(
+			m->fd[BPF_MAP_sources], m->fd[BPF_MAP_proven], is.proven_seed, &was);
+}
+
 /* The maps of a former start that cannot be adopted: what an operator or track put there must
  * outlive them. */
 static void carry_over(struct bpf_maps *m, const int old[BPF_SHARED_MAP_COUNT])
@@ -238,9 +265,11 @@ static void carry_over(struct bpf_maps *m, const int old[BPF_SHARED_MAP_COUNT])
 	/* Not open, in which there is still counted: bpf_track_attach moves that. Layouts of
 	 * counters may change with the ABI; those above only grow at their end. */
 	if (old[BPF_MAP_meta] >= 0 && !read_meta(old[BPF_MAP_meta], &meta) &&
-		meta.abi == TG_ABI_VERSION)
+		meta.abi == TG_ABI_VERSION) {
 		for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
 			bpf_copy_entries(old[counts[i]], m->fd[counts[i]]);
+		index_proven(m, old[BPF_MAP_settings]);
+	}
 	bpf_penalty_index(
 		m->fd[BPF_MAP_penalty], m->fd[BPF_MAP_penalty_filter], m->fd[BPF_MAP_pace]);
 }

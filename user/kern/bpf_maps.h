@@ -33,6 +33,7 @@ struct bpf_object;
 	X(picks)                                                                                   \
 	X(penalty)                                                                                 \
 	X(penalty_filter)                                                                          \
+	X(proven)                                                                                  \
 	X(sources)                                                                                 \
 	X(open)                                                                                    \
 	X(lifetime)                                                                                \
@@ -43,7 +44,8 @@ struct bpf_object;
 	X(listeners)                                                                               \
 	X(meta)                                                                                    \
 	X(sched)                                                                                   \
-	X(delays)
+	X(delays)                                                                                  \
+	X(ready)
 
 #define X(name) BPF_MAP_##name,
 enum bpf_shared_map {

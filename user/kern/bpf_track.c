@@ -24,12 +24,14 @@ enum {
 	PATH_BYTES = BPF_MAPS_DIR_MAX + 64,
 	SAMPLE_DEFAULT = 64,
 	PROG_MAPS_MAX = 64,
+	PROGRAMS = 2, /* that count, and see to it that nothing is counted twice */
 };
 
 struct bpf_track {
 	const struct bpf_maps *maps;
 	struct track_bpf *skel; /* NULL once another program was taken over */
-	int link_fd;            /* -1: not attached */
+	bool attached;
+	int link_fds[PROGRAMS]; /* -1: the pin alone holds it, or there is none */
 	uint64_t number;        /* of what is attached */
 	struct tg_pace *pace;   /* mapped */
 };
@@ -69,6 +71,7 @@ static int load(struct bpf_track *t, const struct bpf_track_opts *o, const char 
 		return fail(ret_step, "opening the program", -errno);
 	t->skel->rodata->track_number = t->number;
 	t->skel->rodata->sample_mask = sample - 1;
+	t->skel->rodata->proven_mask = bpf_maps_entries(t->maps, BPF_MAP_proven) - 1;
 	t->skel->rodata->filter_entries = bpf_maps_entries(t->maps, BPF_MAP_penalty_filter);
 	rc = bpf_maps_reuse(t->maps, t->skel->obj);
 	if (rc)
@@ -85,7 +88,7 @@ int bpf_track_load(const struct bpf_maps *maps, const struct bpf_track_opts *opt
 	if (!t)
 		return fail(ret_step, "memory", -ENOMEM);
 	t->maps = maps;
-	t->link_fd = -1;
+	t->link_fds[0] = t->link_fds[1] = -1;
 	int rc = load(t, opts, ret_step);
 	if (rc) {
 		bpf_track_close(t);
@@ -104,9 +107,11 @@ struct former {
 	bool replaced; /* its maps are not ours */
 };
 
-static int pin_path(const char *dir, uint64_t number, char *path, size_t len)
+/* which: of the PROGRAMS. */
+static int pin_path(const char *dir, uint64_t number, unsigned which, char *path, size_t len)
 {
-	int n = snprintf(path, len, "%s/" LINK_PREFIX "%llu", dir, (unsigned long long)number);
+	int n = snprintf(path, len, "%s/" LINK_PREFIX "%llu%s", dir, (unsigned long long)number,
+		which ? "_missed" : "");
 
 	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }
@@ -152,7 +157,7 @@ static void find_former(const struct bpf_track *t, struct former *f)
 		return;
 	}
 	f->number = counting_number(f->dir);
-	if (f->number && !pin_path(f->dir, f->number, path, sizeof(path)))
+	if (f->number && !pin_path(f->dir, f->number, 0, path, sizeof(path)))
 		f->link_fd = bpf_obj_get(path);
 }
 
@@ -325,15 +330,17 @@ static void switch_maps(struct bpf_track *t, const struct former *f, struct bpf_
 		close(from);
 }
 
-static int attach(struct bpf_track *t, const char *dir, const char **ret_step)
+static int attach_one(struct bpf_track *t, unsigned which, const char *dir, const char **ret_step)
 {
+	const struct bpf_program *prog =
+		which ? t->skel->progs.tidegate_track_missed : t->skel->progs.tidegate_track;
 	char path[PATH_BYTES + 32];
 
-	int fd = bpf_raw_tracepoint_open(NULL, bpf_program__fd(t->skel->progs.tidegate_track));
+	int fd = bpf_raw_tracepoint_open(NULL, bpf_program__fd(prog));
 	if (fd < 0)
 		return fail(ret_step, "attaching to inet_sock_set_state", -errno);
 	if (dir[0]) {
-		int rc = pin_path(dir, t->number, path, sizeof(path));
+		int rc = pin_path(dir, t->number, which, path, sizeof(path));
 		if (!rc && bpf_obj_pin(fd, path))
 			rc = -errno;
 		if (rc) {
@@ -341,8 +348,36 @@ static int attach(struct bpf_track *t, const char *dir, const char **ret_step)
 			return fail(ret_step, "pinning the link", rc);
 		}
 	}
-	t->link_fd = fd;
+	t->link_fds[which] = fd;
 	return 0;
+}
+
+static void close_links(struct bpf_track *t)
+{
+	for (unsigned i = 0; i < PROGRAMS; i++) {
+		if (t->link_fds[i] >= 0)
+			close(t->link_fds[i]);
+		t->link_fds[i] = -1;
+	}
+	t->attached = false;
+}
+
+/* In this order they run. */
+static int attach(struct bpf_track *t, const char *dir, const char **ret_step)
+{
+	int rc = attach_one(t, 0, dir, ret_step);
+
+	if (!rc)
+		rc = attach_one(t, 1, dir, ret_step);
+	if (!rc) {
+		t->attached = true;
+		return 0;
+	}
+	char path[PATH_BYTES + 32];
+	if (dir[0] && t->link_fds[0] >= 0 && !pin_path(dir, t->number, 0, path, sizeof(path)))
+		unlink(path);
+	close_links(t);
+	return rc;
 }
 
 static int take_over(struct bpf_track *t, const struct former *f, struct bpf_track_attached *ret,
@@ -382,7 +417,8 @@ int bpf_track_attach(struct bpf_track *t, struct bpf_track_attached *ret, const 
 		unpin_links(f.dir, f.number);
 		track_bpf__destroy(t->skel);
 		t->skel = NULL;
-		t->link_fd = f.link_fd;
+		t->link_fds[0] = f.link_fd;
+		t->attached = true;
 		t->number = f.number;
 		f.link_fd = -1;
 		got.adopted = true;
@@ -400,21 +436,19 @@ void bpf_track_detach(struct bpf_track *t)
 {
 	char dir[PATH_BYTES];
 
-	if (t->link_fd < 0)
+	if (!t->attached)
 		return;
 	__atomic_store_n(&t->pace->track, 0, __ATOMIC_RELEASE);
 	if (!bpf_maps_pin_path(t->maps, "", dir, sizeof(dir)))
 		unpin_links(dir, 0);
-	close(t->link_fd);
-	t->link_fd = -1;
+	close_links(t);
 }
 
 void bpf_track_close(struct bpf_track *t)
 {
 	if (!t)
 		return;
-	if (t->link_fd >= 0)
-		close(t->link_fd);
+	close_links(t);
 	track_bpf__destroy(t->skel);
 	bpf_maps_munmap(t->pace, sizeof(*t->pace));
 	free(t);

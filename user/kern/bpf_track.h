@@ -4,11 +4,11 @@
  * and ports (bpf_gate.h), bpf_track_load, bpf_track_attach, bpf_maps_commit, then listeners.
  * bpf_track_close leaves what is pinned in force; bpf_track_detach ends it.
  *
- * Its link is pinned, as track_link_<number>, so that closes go on being counted while nobody is
- * home: else the count of open connections would stay too high for ever. A start that finds the
- * same program on the same maps leaves it alone. Another one takes over in one store,
- * tg_pace.track, and if the maps are new, too, the open connections of the old ones are added to
- * them. */
+ * Its two links are pinned, as track_link_<number> and track_link_<number>_missed, so that closes
+ * go on being counted while nobody is home: else the count of open connections would stay too high
+ * for ever. A start that finds the same program on the same maps leaves it alone. Another one takes
+ * over in one store, tg_pace.track, and if the maps are new, too, the open connections of the old
+ * ones are added to them. */
 #ifndef TIDEGATE_KERN_BPF_TRACK_H
 #define TIDEGATE_KERN_BPF_TRACK_H
 

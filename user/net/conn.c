@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/account.h"
 #include "net/shed.h"
 
 /* A worker thread has one net; a conn need not carry a pointer to it. */
@@ -84,11 +85,15 @@ void conn_net_close_all(struct net *n)
 
 			if (c->state == CONN_FREE)
 				continue;
+			if (c->close_reason == CLOSE_REASONS)
+				c->close_reason = CLOSE_DRAIN;
 			wheel_del(&n->w->wheel, &c->timer);
 			conn_tell_closed(c, CLOSE_DRAIN, WS_CLOSE_GOING_AWAY, NULL, 0);
 			conn_out_drop(c);
 			conn_unblock(c);
 			drop_buffers(c);
+			n->stats->closes[c->close_reason]++;
+			account_end(c);
 			forget_app(c);
 			if (c->aux)
 				slab_free(&n->aux, c->aux);
@@ -103,6 +108,7 @@ void conn_net_fini(struct net *n)
 	free(n->gather);
 	free(n->peers);
 	free(n->route_stats);
+	account_fini(n);
 	slab_fini(&n->aux);
 	buf_pool_fini(&n->bufs);
 }
@@ -170,6 +176,7 @@ void conn_accepted(struct net *n, struct ring *r, uint32_t slot, unsigned listen
 	c->timer.kind = WORKER_CONN;
 	c->close_reason = CLOSE_REASONS;
 	c->opened_ms = c->last_rx_ms = c->last_message_ms = n->w->now_ms;
+	c->due_ms = worker_now_us(n->w);
 	if (c->protocol == CONN_WEBSOCKET)
 		ws_parser_init(&c->parser.ws);
 	else
@@ -180,6 +187,7 @@ void conn_accepted(struct net *n, struct ring *r, uint32_t slot, unsigned listen
 	n->stats->accepts++;
 	n->stats->connections++;
 	n->stats->handshaking++;
+	account_begin(c);
 	if (!ask_peer(n, r, c, slot)) {
 		conn_kill(c, CLOSE_NO_MEMORY);
 		return;
@@ -203,6 +211,7 @@ static void set_peer(struct conn *c, const struct sockaddr_in6 *sa)
 		memcpy((uint8_t *)&c->peer + 12, &in->sin_addr, 4);
 		c->peer_port = in->sin_port;
 	}
+	c->timer.tag = wake_tag(&net_self->w->wakes, c->peer_port);
 }
 
 void conn_served(struct conn *c)
@@ -235,6 +244,7 @@ bool conn_admit(struct conn *c, unsigned flags)
 	c->run.flags = r.ticket;
 	if (!r.refused)
 		return true;
+	account_error(c, admission_verdict_name(r.verdict));
 	reset_at_close(c);
 	conn_kill(c, CLOSE_REFUSED);
 	return false;
@@ -282,7 +292,14 @@ void conn_tell_closed(
 	if (!(c->flags & CONN_TOLD))
 		return;
 	c->flags &= (uint16_t)~CONN_TOLD;
-	net_self->stats->sessions -= c->state == CONN_OPEN;
+	if (c->state == CONN_OPEN) {
+		struct account *a = account_of(c);
+
+		if (a)
+			a->code = code;
+		net_self->stats->sessions--;
+		net_self->route_stats[c->route].sessions--;
+	}
 	net_self->ops->closed(c, reason, code, text, len);
 }
 
@@ -342,6 +359,9 @@ void conn_try_free(struct conn *c)
 
 	if (c->armed || (c->flags & (CONN_DIRTY | CONN_STARVED)) || c->run.queued)
 		return; /* whoever holds it comes back here */
+	/* Whoever ended it said why. */
+	assert(c->close_reason < CLOSE_REASONS);
+	account_end(c);
 	conn_out_drop(c);
 	forget_app(c);
 	if (c->aux) {
@@ -410,6 +430,7 @@ void conn_resume(struct conn *c)
 	if (!(c->flags & CONN_PAUSED))
 		return;
 	c->flags &= (uint16_t)~CONN_PAUSED;
+	conn_wake(c); /* what has waited so far waited for the upstream */
 	if (c->state == CONN_OPEN)
 		worker_push(net_self->w, &c->run, RUNQ_ESTABLISHED);
 }

@@ -91,10 +91,11 @@ struct conn_aux {
 };
 
 struct conn {
-	struct runq_item run; /* its flags: bits of admission_ticket */
-	struct wheel_timer timer;
-	struct conn *flush_next; /* flush list, then the list of sends in flight */
-	struct outq_item *out;   /* the out queue */
+	struct runq_item run;     /* its flags: bits of admission_ticket */
+	struct wheel_timer timer; /* its tag: wake_tag() of the socket's peer, 0 before it is known
+				   */
+	struct conn *flush_next;  /* flush list, then the list of sends in flight */
+	struct outq_item *out;    /* the out queue */
 	struct conn_aux *aux;
 	void *up;  /* the upstream's state of this session */
 	void *app; /* the layer above's */
@@ -118,7 +119,8 @@ struct conn {
 	uint16_t ping_window; /* the minute pings_in counts in */
 	uint32_t out_bytes, out_inflight;
 	uint32_t opened_ms, last_rx_ms, last_message_ms;
-	uint32_t due_ms; /* OPEN: the next heartbeat; CLOSING: the deadline */
+	uint32_t due_ms; /* OPEN: the next heartbeat; CLOSING: the deadline; before its first turn:
+			    the microsecond when it was accepted, or 0 */
 	uint32_t messages_in, messages_out;
 };
 
@@ -186,7 +188,7 @@ struct conn_opts {
 	unsigned n_routes;
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
-	uint32_t handshake_cost_us; /* debugging: how long every handshake keeps the worker busy */
+	uint32_t handshake_cost_us; /* debugging: CPU time that every handshake costs */
 	uint32_t close_timeout_ms;
 	uint64_t buffer_cap_bytes;             /* of one worker */
 	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */
@@ -239,9 +241,10 @@ struct conn_ops {
 	void (*gone)(struct conn *c);
 };
 
-/* Counters of one route in one worker: plain stores by the worker, read by anyone. */
+/* What one route has in one worker: plain stores by the worker, read by anyone. */
 struct conn_route_stats {
 	uint64_t dropped[OUT_POLICIES]; /* messages that an out queue had no room for, by policy */
+	uint64_t sessions;              /* open now */
 };
 
 /* Everything the net layer keeps per worker. */
@@ -255,8 +258,10 @@ struct net {
 	struct conn *flush_head, **flush_tail;
 	struct conn_aux *blocked; /* connections whose socket takes nothing now */
 	struct conn_route_stats *route_stats;
-	uint32_t shed_looked_ms; /* net/shed.c, … */
-	bool shed_above_share;   /* … likewise */
+	void (*ended)(struct conn *c);              /* net/account.h; NULL: nobody asks */
+	struct account *accounts[WORKER_RINGS_MAX]; /* net/account.c: by slot; NULL: none yet */
+	uint32_t shed_looked_ms;                    /* net/shed.c, … */
+	bool shed_above_share;                      /* … likewise */
 	struct conn *inflight[WORKER_RINGS_MAX];
 	struct conn_gather *gather;
 	unsigned gather_used;

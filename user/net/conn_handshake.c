@@ -4,12 +4,15 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
+#include "net/account.h"
 #include "proto/proxy_header.h"
 
 void conn_protocol_error(struct conn *c, enum protocol_error e)
 {
 	conn_net(c)->stats->protocol_errors[e]++;
+	account_error(c, protocol_error_name(e));
 }
 
 static bool prefix_matches(const struct conn_prefix *p, const struct in6_addr *a)
@@ -80,10 +83,15 @@ static uint16_t close_code_of(uint16_t status, enum close_reason reason)
 void conn_refuse(struct conn *c, uint16_t status, const char *why, enum close_reason reason)
 {
 	uint8_t out[HTTP_RESPONSE_MAX];
+	struct account *a = account_of(c);
 	size_t len;
 
 	if (c->state >= CONN_OPEN)
 		return;
+	if (a) {
+		a->status = status;
+		a->code = c->protocol == CONN_RAW ? close_code_of(status, reason) : 0;
+	}
 	if (c->protocol == CONN_WEBSOCKET)
 		len = http_response(
 			(char *)out, status, why, status == 503 || status == 429 ? 1 : 0);
@@ -102,6 +110,7 @@ void conn_refuse(struct conn *c, uint16_t status, const char *why, enum close_re
 static void opened(struct conn *c, const char *accept, const char *subprotocol)
 {
 	struct net *n = conn_net(c);
+	struct account *a = account_of(c);
 	uint8_t out[HTTP_RESPONSE_MAX];
 	size_t len;
 
@@ -113,22 +122,37 @@ static void opened(struct conn *c, const char *accept, const char *subprotocol)
 		conn_kill(c, CLOSE_NO_MEMORY);
 		return;
 	}
+	if (a)
+		a->status = ACCOUNT_OPENED;
 	c->state = CONN_OPEN;
 	n->stats->handshaking--;
 	n->stats->handshakes++;
 	n->stats->sessions++;
+	n->route_stats[c->route].sessions++;
 	n->stats->sessions_opened++;
 	c->last_message_ms = n->w->now_ms;
 	conn_served(c);
 	conn_heartbeat_start(c);
 }
 
-/* So that a small machine can be stormed beyond its capacity. */
+static uint64_t cpu_time_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* So that a small machine can be stormed beyond its capacity: CPU time, which whoever else runs
+ * here does not spend for the worker. */
 static void spend(const struct net *n)
 {
-	uint64_t until = worker_clock_ns() + (uint64_t)n->opts->handshake_cost_us * 1000;
+	uint64_t until;
 
-	while (n->opts->handshake_cost_us && worker_clock_ns() < until)
+	if (!n->opts->handshake_cost_us)
+		return;
+	until = cpu_time_ns() + (uint64_t)n->opts->handshake_cost_us * 1000;
+	while (cpu_time_ns() < until)
 		;
 }
 

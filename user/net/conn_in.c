@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <string.h>
 
+#include "net/account.h"
+
 static void prep_recv(struct conn *c, bool expect_more, bool multishot)
 {
 	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
@@ -122,10 +124,12 @@ void conn_on_poll(struct worker *w, struct ring *r, uint64_t ud, int res, uint32
 	(void)flags;
 	if (!c)
 		return;
-	if (res < 0)
+	if (res < 0) {
 		conn_arm(c);
-	else
+	} else {
 		prep_recv(c, true, false);
+		w->session_input = true;
+	}
 }
 
 static enum runq_class class_of(const struct conn *c)
@@ -145,16 +149,64 @@ static void limit_greed(struct conn *c)
 	c->flags |= CONN_CANCELLED | CONN_GREEDY;
 }
 
-static void received(struct conn *c, uint16_t bid, uint32_t len)
+/* Moves what is in provided buffers to a buffer of the connection's own. False: the connection was
+ * ended. */
+static bool keep(struct conn *c)
 {
 	struct net *n = conn_net(c);
 
+	while (c->in_count) {
+		struct conn_aux *x = conn_aux_get(c);
+
+		if (!x || buf_append(&n->bufs, &x->in, in_data(c), in_len(c), UINT32_MAX)) {
+			conn_kill(c, CLOSE_NO_MEMORY);
+			return false;
+		}
+		in_pop(c);
+	}
+	return true;
+}
+
+/* A newcomer may wait long for its turn, behind all the others: it must not hold a buffer meanwhile
+ * that sessions could use. */
+static bool should_keep(const struct conn *c)
+{
+	const struct ring *r = conn_ring(c);
+
+	return c->state < CONN_OPEN && r->buf_out > r->n_buffers / 4;
+}
+
+uint16_t conn_wake(struct conn *c)
+{
+	const struct net *n = conn_net(c);
+	/* What a proxy said is another's address than the socket's. */
+	bool proxied = n->opts->listeners[c->listener].proxy_protocol;
+	uint64_t ns;
+
+	if (!wake_take(&n->w->wakes, c->timer.tag, proxied ? NULL : &c->peer, n->w->now_ns, &ns))
+		return 0;
+	ns /= 1000;
+	return runq_wake(ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns);
+}
+
+static void received(struct conn *c, uint16_t bid, uint32_t len)
+{
+	struct net *n = conn_net(c);
+	struct account *a = account_of(c);
+	uint16_t wake = conn_wake(c);
+
+	if (wake)
+		hist_add(&n->stats->wake_delay_us, runq_wake_us(wake));
 	in_push(c, bid, len);
 	c->last_rx_ms = n->w->now_ms;
 	c->pings_unanswered = 0;
 	n->stats->bytes_in += len;
+	if (a)
+		a->bytes_in += len;
+	if (should_keep(c) && !keep(c))
+		return;
 	limit_greed(c);
-	worker_push(n->w, &c->run, class_of(c));
+	worker_push_woken(n->w, &c->run, class_of(c), wake);
 }
 
 /* The peer sends nothing more. What is queued for it is still its due; nothing is awaited after
@@ -203,7 +255,7 @@ void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32
 	} else if (res == -ENOBUFS) {
 		w->stats->recv_no_buffer++;
 		c->flags |= CONN_STARVED;
-		ring_starve(r, conn_slot(c));
+		ring_starve(r, conn_slot(c), c->state != CONN_OPEN);
 	} else if (res == -ECANCELED || res == -EAGAIN || res == -EINTR) {
 		if (!c->in_count && !c->run.queued)
 			conn_arm(c);
@@ -236,24 +288,6 @@ void conn_refill(struct worker *w, struct ring *r)
 			prep_recv(c, true, false);
 		budget--;
 	}
-}
-
-/* Moves what is in provided buffers to a buffer of the connection's own. False: the connection was
- * ended. */
-static bool keep(struct conn *c)
-{
-	struct net *n = conn_net(c);
-
-	while (c->in_count) {
-		struct conn_aux *x = conn_aux_get(c);
-
-		if (!x || buf_append(&n->bufs, &x->in, in_data(c), in_len(c), UINT32_MAX)) {
-			conn_kill(c, CLOSE_NO_MEMORY);
-			return false;
-		}
-		in_pop(c);
-	}
-	return true;
 }
 
 /* Parses what an earlier turn kept, with what came since: a partial request head must be looked at
@@ -341,6 +375,16 @@ static void stop_reading(struct conn *c)
 	c->flags |= CONN_CANCELLED;
 }
 
+/* How long it waited for this turn, as the worker counts it. */
+static void note_delay(const struct worker *w, const struct conn *c)
+{
+	struct account *a = account_of(c);
+	uint32_t us = worker_now_us(w) - c->run.since_us;
+
+	if (a && us <= INT32_MAX && us > a->run_delay_max_us)
+		a->run_delay_max_us = us;
+}
+
 void conn_run(struct worker *w, struct runq_item *it)
 {
 	struct conn *c = conn_of_run(it);
@@ -356,6 +400,12 @@ void conn_run(struct worker *w, struct runq_item *it)
 	if (c->state == CONN_CLOSING) {
 		discard(c);
 		return;
+	}
+	note_delay(w, c);
+	worker_turn_of(w, c->ring, conn_slot(c), c->session);
+	if (c->state <= CONN_HANDSHAKE && c->due_ms) {
+		hist_add(&n->stats->first_poll_us, worker_now_us(w) - c->due_ms);
+		c->due_ms = 0;
 	}
 	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
 	n->turn_frames = 0;

@@ -41,6 +41,8 @@ void conn_served(struct conn *c);
 /* conn_in.c: the reading machine */
 void conn_arm(struct conn *c);
 void conn_input_drop(struct conn *c);
+/* How long its socket, just received from, had been readable, as runq_wake(); 0: not known. */
+uint16_t conn_wake(struct conn *c);
 void conn_on_poll(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);
 void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);
 void conn_refill(struct worker *w, struct ring *r);

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "net/account.h"
 #include "net/shed.h"
 
 static const char *const policy_names[OUT_POLICIES] = {
@@ -79,7 +80,10 @@ void conn_dirty(struct conn *c)
 static void count_drop(struct conn *c, enum out_policy policy, uint32_t messages)
 {
 	struct net *n = conn_net(c);
+	struct account *a = account_of(c);
 
+	if (a)
+		a->dropped += messages;
 	n->stats->out_dropped += messages;
 	n->route_stats[c->route].dropped[policy] += messages;
 }
@@ -354,6 +358,7 @@ static void blocked(struct conn *c, bool progress)
 static void sent(struct net *n, struct conn *c, uint32_t was)
 {
 	bool failed = c->flags & CONN_SEND_FAILED;
+	struct account *a = account_of(c);
 
 	c->armed &= (uint8_t)~ARMED_SEND;
 	c->flags &= (uint16_t)~CONN_SEND_FAILED;
@@ -363,6 +368,8 @@ static void sent(struct net *n, struct conn *c, uint32_t was)
 		return;
 	}
 	n->stats->bytes_out += was;
+	if (a)
+		a->bytes_out += was;
 	c->out_bytes -= was;
 	outq_consume(&n->bufs, &c->out, was);
 	if (failed) {

@@ -17,6 +17,8 @@ struct gate_info {
 	uint64_t goodput;             /* handshakes completed per second, smoothed */
 	uint64_t cuts, shuts, holds;  /* decisions so far; holds: cuts taken back for harm done */
 	struct memory_percents memory;
+	unsigned memory_high_percent; /* the gate shuts there */
+	unsigned handshake_percent;   /* of busy time: below it newcomers are not to blame */
 };
 
 /* One entry of the allow or the deny list. */

@@ -1,5 +1,6 @@
 #include "net/governor.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MSEC UINT64_C(1000000)
@@ -12,6 +13,7 @@ enum {
 	HOLD_BREAK = 4,          /* a delay so many times the contended one is something new */
 	GROW_FAST_PERMILLE = 30, /* of the rate, an interval: while there is hardly a queue … */
 	GROW_SLOW_PERMILLE = 5,  /* … and close to the target or to the capacity that was seen */
+	DRAIN_INTERVALS = 3,     /* a queue that a cut does not end in so many is cut for again */
 	RESUME_PERCENT = 85,     /* of the capacity, after a shut gate: leaves room to drain */
 	GOODPUT_WEIGHT = 3,      /* the newest interval counts for one in so many */
 };
@@ -75,9 +77,10 @@ static void resume(struct governor *g)
 static void begin_interval(struct governor *g, uint64_t now_ns)
 {
 	g->begin_ns = now_ns;
+	g->unserved_before = g->unserved;
 	g->has_delay = false;
 	g->delay_ns = 0;
-	g->busy_ns = g->handshake_ns = 0;
+	g->busy_ns = g->awake_ns = g->handshake_ns = 0;
 	g->admitted = g->refused = g->served = g->served_here = 0;
 }
 
@@ -112,19 +115,30 @@ static void gather(struct governor *g, uint64_t now_ns, const struct governor_sa
 		g->delay_seen_ns = now_ns;
 	}
 	add(&g->busy_ns, s->busy_ns);
+	add(&g->awake_ns, s->awake_ns);
 	add(&g->handshake_ns, s->handshake_ns);
 	add(&g->admitted, s->admitted);
 	add(&g->refused, s->refused);
 	add(&g->served, s->served);
 	add(&g->served_here, s->served_here);
 	g->workers = s->workers;
+	g->unserved = s->unserved;
+}
+
+/* How much the newest figures count, of an interval that may have been cut short. */
+static double weight(const struct governor *g, double seconds)
+{
+	double whole = seconds * 1e9 / (double)g->opts.interval_ns;
+
+	return (whole < 1 ? whole : 1) / GOODPUT_WEIGHT;
 }
 
 /* Handshakes of the worst worker per second of the time it spent on them, for as much of the time
- * as its other work leaves. */
+ * as its other work leaves. What they cost at the sockets is other work here: with nothing but
+ * handshakes to do, the estimate is what is completed. */
 static void estimate(struct governor *g, double seconds)
 {
-	double other = ((double)g->busy_ns - (double)g->handshake_ns) / 1e9 / seconds, e;
+	double other = ((double)g->awake_ns - (double)g->handshake_ns) / 1e9 / seconds, e;
 
 	if (!g->served_here || !g->handshake_ns)
 		return;
@@ -132,7 +146,7 @@ static void estimate(struct governor *g, double seconds)
 	e = (double)g->served_here * 1e9 / (double)g->handshake_ns * (1 - other) * g->workers;
 	if (e > GOVERNOR_RATE_MAX)
 		e = GOVERNOR_RATE_MAX;
-	g->estimate += g->estimate > 0 ? (e - g->estimate) / GOODPUT_WEIGHT : e;
+	g->estimate += g->estimate > 0 ? (e - g->estimate) * weight(g, seconds) : e;
 }
 
 /* Memory and permits are levels: they are looked at every step and need no history but the
@@ -176,6 +190,10 @@ static bool guard(struct governor *g, uint64_t now_ns)
 {
 	if (!g->episode || now_ns - g->episode_ns < GUARD_AFTER_MS * MSEC)
 		return false;
+	/* A backlog that gets shorter is on its way to be none. Meanwhile those in it who gave up
+	 * in the queue are not completed, and that is not the cuts' doing. */
+	if (g->unserved < g->unserved_before - g->unserved_before / 20)
+		return false;
 	if ((double)g->delay_ns < 0.9 * g->episode_delay ||
 		g->goodput >= 0.9 * g->episode_goodput || g->episode_goodput <= 0)
 		return false;
@@ -189,11 +207,28 @@ static bool guard(struct governor *g, uint64_t now_ns)
 	return true;
 }
 
+/* The queue goes as fast as fewer come than are served. It was cut for already, unless it grew. */
+static bool draining(const struct governor *g, uint64_t now_ns)
+{
+	return g->state == TG_GATE_PACED && now_ns < g->drain_until_ns &&
+	       g->delay_ns <= g->drain_delay_ns;
+}
+
+static void begin_drain(struct governor *g, uint64_t now_ns)
+{
+	double spare = g->capacity > g->rate ? 1 - g->rate / g->capacity : 0;
+	double most_ns = DRAIN_INTERVALS * (double)g->opts.interval_ns;
+	double ns = spare > 0 ? (double)g->delay_ns / spare : most_ns;
+
+	g->drain_delay_ns = g->delay_ns;
+	g->drain_until_ns = now_ns + (uint64_t)(ns < most_ns ? ns : most_ns) + g->opts.interval_ns;
+}
+
 static void cut(struct governor *g, uint64_t now_ns, double admitted)
 {
 	double t = (double)g->opts.target_ns, d = (double)g->delay_ns;
 	double base = g->state == TG_GATE_OPEN ? admitted : g->rate;
-	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t;
+	double factor = 1 - g->opts.cut_percent / 100.0 * (d - t) / t, least;
 
 	/* A queue may be of those who were admitted earlier, and a moment of few newcomers says
 	 * nothing about how many are too many. */
@@ -201,6 +236,7 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 		base = g->goodput;
 	if (g->state == TG_GATE_OPEN && base < g->estimate)
 		base = g->estimate;
+	least = g->goodput / 2;
 	begin_episode(g, now_ns, base);
 	/* With a queue, what is completed is what can be; the last interval of a drain is not full.
 	 */
@@ -213,13 +249,15 @@ static void cut(struct governor *g, uint64_t now_ns, double admitted)
 		g->state = TG_GATE_SHUT;
 		return;
 	}
-	if (g->state == TG_GATE_SHUT)
-		return; /* still draining; the way out is below the target */
+	if (g->state == TG_GATE_SHUT || draining(g, now_ns))
+		return; /* out of the former, the way is below the target */
+	/* A queue that still grows after it was cut for has only to drain. */
+	if (g->state == TG_GATE_PACED && now_ns < g->drain_until_ns)
+		least = fmin(base, g->goodput * RESUME_PERCENT / 100);
 	g->state = TG_GATE_PACED;
-	g->rate = base * (factor > 0.5 ? factor : 0.5);
-	if (g->rate < g->goodput / 2)
-		g->rate = g->goodput / 2;
+	g->rate = fmax(base * fmax(factor, 0.5), least);
 	g->rate = bounded(g, g->rate);
+	begin_drain(g, now_ns);
 	g->cuts++;
 }
 
@@ -277,7 +315,8 @@ static void decide(struct governor *g, uint64_t now_ns)
 	bool held = now_ns < g->hold_until_ns, late;
 
 	estimate(g, seconds);
-	g->goodput += (bounded_goodput((double)g->served / seconds) - g->goodput) / GOODPUT_WEIGHT;
+	g->goodput +=
+		(bounded_goodput((double)g->served / seconds) - g->goodput) * weight(g, seconds);
 	if (g->refused)
 		g->limited_ns = now_ns;
 	if (!g->has_delay) {
@@ -343,6 +382,24 @@ static void show(const struct governor *g, uint64_t now_ns, struct governor_gate
 		ret->reserve_rate = (uint32_t)((uint64_t)ret->rate * o->reserve_percent / 100);
 }
 
+/* Whether the interval's decision is known before its end. One step without a queue is the way out
+ * of a shut gate. And a backlog that takes longer than an interval to serve is no burst: whoever
+ * waits to see it stand lets in as many again. Its delay is then the interval's. */
+static bool known_already(struct governor *g, const struct governor_sample *s)
+{
+	double interval_s = (double)g->opts.interval_ns * 1e-9;
+
+	if (!s->has_delay)
+		return false;
+	if (g->state == TG_GATE_SHUT)
+		return s->delay_ns <= g->opts.target_ns;
+	if (s->delay_ns / 2 <= g->opts.target_ns || manages(g) <= 0 ||
+		(double)s->unserved <= manages(g) * interval_s)
+		return false;
+	g->delay_ns = s->delay_ns;
+	return true;
+}
+
 void governor_step(struct governor *g, uint64_t now_ns, const struct governor_sample *s,
 	struct governor_gate *ret)
 {
@@ -353,14 +410,15 @@ void governor_step(struct governor *g, uint64_t now_ns, const struct governor_sa
 		/* The sample spans an unknown time. */
 		g->started = true;
 		g->episode = false;
-		g->hold_until_ns = 0;
+		g->hold_until_ns = g->drain_until_ns = 0;
 		g->delay_seen_ns = g->limited_ns = now_ns;
 		begin_interval(g, now_ns);
 	} else {
 		gather(g, now_ns, s);
 	}
 	g->last_ns = now_ns;
-	if (now_ns - g->begin_ns >= g->opts.interval_ns && now_ns != g->begin_ns) {
+	if (now_ns != g->begin_ns &&
+		(now_ns - g->begin_ns >= g->opts.interval_ns || known_already(g, s))) {
 		if (g->word == GATE_WORD_AUTO && !g->memory_shut)
 			decide(g, now_ns);
 		begin_interval(g, now_ns);

@@ -9,9 +9,14 @@
  *   d <= target           recover: the rate grows by a bounded step while it is what limits, and
  *                         the gate opens when nobody had to be refused for two seconds
  *   target < d <= 2x      cut the rate by max(1 - k (d - t) / t, 0.5), but never below half of
- *                         what is being completed
+ *                         what is being completed; once, until that queue had the time to go: if it
+ *                         grows meanwhile, never below 85 % of what is being completed
  *   d > 2x                shut: only the floor rate goes in, as probes; at d <= target the gate is
  *                         paced again at 85 % of what the workers manage
+ *
+ * In a shut gate every step may end the interval, or the workers would be idle until its end; and
+ * so may a backlog that takes longer than an interval to serve, which needs no proof that it
+ * stands.
  *
  * The minimum is what tells a standing queue from a burst (CoDel, RFC 8289): a burst has a last
  * event that waited for nothing. A delay counts against newcomers only while accepting and
@@ -64,15 +69,16 @@ void governor_defaults(struct governor_opts *opts);
  * that was worst off; the rest is summed. */
 struct governor_sample {
 	bool has_delay;    /* false: no event waited for anything, or nothing happened */
-	uint64_t delay_ns; /* the smallest delay of an event of the worst class: run delay or loop
-			      lag, the larger, until the kernel measures the wake delay too */
+	uint64_t delay_ns; /* the smallest delay of an event of the worst class: poll delay where
+			      the kernel measures; else run delay or loop lag, the larger */
 	uint64_t busy_ns, handshake_ns; /* time at work; of it, accepting and shaking hands … */
 	uint64_t served_here;           /* … and the handshakes completed by it */
-	unsigned workers;               /* how many there are like it */
-	uint64_t admitted, refused;     /* connections let in; those the gate turned away */
-	uint64_t served;                /* handshakes completed: the goodput */
-	uint64_t unserved;              /* level: accepted and not yet served */
-	int memory_percent;             /* pressure, or GOVERNOR_MEMORY_UNKNOWN */
+	uint64_t awake_ns; /* like busy_ns, with what is spent between turns, at the sockets */
+	unsigned workers;  /* how many there are like it */
+	uint64_t admitted, refused; /* connections let in; those the gate turned away */
+	uint64_t served;            /* handshakes completed: the goodput */
+	uint64_t unserved;          /* level: accepted and not yet served */
+	int memory_percent;         /* pressure, or GOVERNOR_MEMORY_UNKNOWN */
 };
 
 /* What admission compares against. */
@@ -105,10 +111,13 @@ struct governor {
 	/* The interval being gathered. */
 	uint64_t last_ns, begin_ns;
 	bool started, has_delay;
-	uint64_t delay_ns, busy_ns, handshake_ns, admitted, refused, served, served_here;
+	uint64_t delay_ns, busy_ns, awake_ns, handshake_ns, admitted, refused, served, served_here;
 	unsigned workers;
-	uint64_t delay_seen_ns; /* when there was a delay at all */
-	uint64_t limited_ns;    /* when somebody was last refused, or the delay was too long */
+	uint64_t unserved, unserved_before; /* the level; when the interval began */
+	uint64_t delay_seen_ns;             /* when there was a delay at all */
+	uint64_t drain_until_ns; /* the queue that was cut for last needs so long to go … */
+	uint64_t drain_delay_ns; /* … and was this long then */
+	uint64_t limited_ns;     /* when somebody was last refused, or the delay was too long */
 
 	/* The run of cuts that the goodput guard watches. */
 	bool episode, episode_was_open;

@@ -5,6 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum {
+	SOURCES_TOP_MAX = 20, /* of a list of the busiest */
+};
+
 struct source_info {
 	char prefix[56];          /* "192.0.2.1/32", "2001:db8::/64" */
 	uint64_t accepts, closes; /* since it is known */

@@ -35,6 +35,7 @@ struct door {
 struct admin {
 	struct admin_api api;
 	uid_t allowed_uid;
+	struct admin_token *token; /* NULL: none */
 	struct door tcp, local;
 };
 
@@ -85,6 +86,25 @@ static enum MHD_Result refuse_peer(struct MHD_Connection *c, const struct ucred 
 	return queue(c, MHD_HTTP_FORBIDDEN, r);
 }
 
+static bool token_fits(const struct door *d, struct MHD_Connection *c)
+{
+	return admin_token_fits(d->admin->token,
+		MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION));
+}
+
+static enum MHD_Result refuse_token(struct MHD_Connection *c)
+{
+	const struct admin_request rq = {.connection = c};
+	struct MHD_Response *r;
+	char who[ADMIN_WHO_MAX];
+
+	log_warn("admin", "%s refused: the token is missing or wrong", admin_who(&rq, who));
+	admin_error(MHD_HTTP_UNAUTHORIZED, "give the token of admin.token_file", &r);
+	if (r)
+		MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+	return queue(c, MHD_HTTP_UNAUTHORIZED, r);
+}
+
 static enum MHD_Result refuse_method(struct MHD_Connection *c, const struct admin_path *p)
 {
 	struct MHD_Response *r;
@@ -131,9 +151,14 @@ static enum MHD_Result take_parameter(void *cls, enum MHD_ValueKind kind, const 
 }
 
 static enum MHD_Result answer(struct door *d, struct MHD_Connection *c, const struct admin_path *p,
-	const struct ucred *peer, const struct upload *body)
+	const struct ucred *peer, bool head, const struct upload *body)
 {
-	struct admin_request rq = {.peer = *peer, .body = body->data, .body_len = body->len};
+	struct admin_request rq = {.connection = c,
+		.head = head,
+		.local = d->local,
+		.peer = *peer,
+		.body = body->data,
+		.body_len = body->len};
 	struct query_walk walk = {.query = &rq.query, .keys = p->keys};
 
 	admin_query_init(&rq.query);
@@ -175,12 +200,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 
 	if (d->local && !peer_allowed(d, c, &peer))
 		return refuse_peer(c, &peer);
-	const struct admin_path *p = admin_path_find(url, d->local);
+	bool actions = d->admin->token && admin_token_is_set(d->admin->token);
+	const struct admin_path *p = admin_path_find(url, d->local, actions);
 	if (!p)
 		return queue_error(c, MHD_HTTP_NOT_FOUND,
-			!d->local && admin_path_find(url, true)
+			!d->local && admin_path_find(url, true, false)
 				? "this path is served on the admin socket only"
 				: "no such path");
+	if (!d->local && p->local_only && !token_fits(d, c))
+		return refuse_token(c);
 	if (!method_fits(p, method))
 		return refuse_method(c, p);
 	if (has_body(c) && !p->body_max)
@@ -197,7 +225,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 	}
 	if (up->too_large)
 		return queue_error(c, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
-	return answer(d, c, p, &peer, up);
+	return answer(d, c, p, &peer, !strcmp(method, MHD_HTTP_METHOD_HEAD), up);
 }
 
 /* Mostly clients that went away; of interest to whoever debugs the admin surface. */
@@ -221,8 +249,9 @@ static int door_open(struct door *d)
 		return -errno;
 
 	/* poll, since descriptor numbers may be above what select can take; ITC for
-	 * MHD_quiesce_daemon. */
-	unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+	 * MHD_quiesce_daemon; suspending for streams of events. */
+	unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG |
+			 MHD_ALLOW_SUSPEND_RESUME;
 	unsigned connections = d->local ? LOCAL_CONNECTIONS_MAX : TCP_CONNECTIONS_MAX;
 	struct MHD_OptionItem options[] = {
 		{MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_log, NULL},
@@ -267,6 +296,7 @@ int admin_start(const struct admin_opts *opts, struct admin **ret)
 	a->tcp = (struct door){.admin = a, .fd = opts->listen_fd};
 	a->local = (struct door){.admin = a, .fd = opts->socket_fd, .local = true};
 	a->allowed_uid = opts->allowed_uid;
+	a->token = opts->token;
 
 	int r = admin_api_init(&a->api, opts);
 	if (!r)
@@ -285,6 +315,7 @@ void admin_stop(struct admin *a)
 {
 	if (!a)
 		return;
+	admin_api_stop(&a->api);
 	door_close(&a->tcp);
 	door_close(&a->local);
 	admin_api_fini(&a->api);

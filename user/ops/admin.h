@@ -2,8 +2,10 @@
  * libmicrohttpd's own threads. It never touches a worker's data: it reads counters and asks through
  * `struct admin_backend`.
  *
- * TCP (no authentication, loopback by default): GET /metrics, /healthz, /readyz, and where a route
- * goes to the hub the chat page: / (leads to it), /chat, /v1/hub.json.
+ * TCP (no authentication, loopback by default): GET / (the dashboard), /metrics, /healthz, /readyz,
+ * /v1/live, /v1/events, /v1/page.json, and where a route goes to the hub the chat page: /chat,
+ * /v1/hub.json. With the token of the configuration, by Authorization: Bearer, also GET /v1/allow,
+ * /v1/deny, POST /v1/gate/set and the changes of the lists.
  * Unix socket (0600, peer credentials checked: root or the uid in opts): these and, as JSON, GET
  * /v1/status, GET /v1/workers, GET /v1/conns?limit=&route=&listener=&peer=&session=&slow=, GET
  * /v1/links, GET /v1/topics?limit=&prefix=, GET /v1/gate, POST /v1/gate/set?word=&rate=, GET
@@ -20,13 +22,14 @@
 #include <sys/types.h>
 
 #include "base/stats.h"
-#include "kern/bpf_sched.h"
 #include "net/conn.h"
 #include "net/gate_info.h"
 #include "net/link_info.h"
 #include "net/prefix_list.h"
 #include "net/source_info.h"
 #include "ops/admin_chat.h"
+#include "ops/admin_token.h"
+#include "ops/schedline.h"
 
 struct conns_query {
 	size_t limit;      /* at most so many infos come back */
@@ -43,11 +46,14 @@ struct kick_query {
 	char reason[124];
 };
 
-/* One route: its path, and what its sessions' out queues have dropped, over all workers. */
+/* One route: its path, what its sessions' out queues have dropped, over all workers, and its open
+ * sessions by worker. */
 struct admin_route {
-	const char *path; /* several routes may have the same */
+	const char *path;     /* several routes may have the same */
+	const char *upstream; /* static */
 	enum out_policy policy;
-	struct conn_route_stats stats;
+	uint64_t dropped[OUT_POLICIES];
+	uint64_t sessions[STATS_WORKERS_MAX];
 };
 
 struct topics_query {
@@ -77,15 +83,26 @@ struct admin_backend {
 		size_t *ret_n, size_t *ret_matched);
 	/* -ENOBUFS: too many publications are waiting. */
 	int (*publish)(void *ctx, const char *topic, const void *data, size_t len);
+	/* The scheduler line of the last closed interval, and how long ago that was; false: there
+	 * is none yet. */
+	bool (*line)(void *ctx, struct schedline *ret, uint64_t *ret_age_ns);
 	void (*gate)(void *ctx, struct gate_info *ret);
 	/* -EOPNOTSUPP: admission is off. */
 	int (*gate_say)(void *ctx, enum governor_word word, uint32_t rate);
 	/* Of the programs in the kernel. -EOPNOTSUPP: there is no gate in the kernel. */
 	int (*verdicts)(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
-	/* NULL: never measured. -EOPNOTSUPP: not now. */
-	int (*delays)(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
+	/* Waits of a worker's thread for a CPU, ns. NULL: never measured. -EOPNOTSUPP: not now. */
+	int (*cpu_wait)(void *ctx, unsigned worker, struct hist *ret);
+	/* Of the sockets, 0..1, whose wake delay is measured; 0: none. NULL: never. */
+	double (*share)(void *ctx);
+	/* Measures percent of them from now on, 0..100. -EOPNOTSUPP: not in the kernel; -EIO: the
+	 * keeper says in the log why it could not. */
+	int (*sample)(void *ctx, unsigned percent);
 	/* Source prefixes, those with the most connections and churn first; array from malloc. */
 	int (*sources)(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+	/* The same into an array of limit (at most SOURCES_TOP_MAX), as often as once a second and
+	 * at little cost: a great map is not walked each time. One thread. */
+	int (*top_sources)(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n);
 	int (*why)(void *ctx, const struct in6_addr *addr, struct why_info *ret);
 	int (*list)(void *ctx, enum gate_list which, struct list_info **ret, size_t *ret_n);
 	/* Adds or takes out one prefix, for all workers: 0, -EEXIST, -ENOENT, -E2BIG, -EOPNOTSUPP.
@@ -104,6 +121,7 @@ struct admin_opts {
 	const char *instance, *version;
 	const struct admin_hub *hubs; /* what the chat page may connect to; copied */
 	unsigned n_hubs;
+	struct admin_token *token; /* allows actions on TCP; NULL or not set: there are none */
 	struct admin_backend backend;
 };
 

@@ -1,7 +1,9 @@
 #include "ops/admin_api.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -9,8 +11,11 @@
 
 #include "base/log.h"
 #include "ops/admin_conns.h"
+#include "ops/admin_dashboard.h"
 #include "ops/admin_gate.h"
 #include "ops/admin_json.h"
+#include "ops/admin_page.h"
+#include "ops/admin_views.h"
 #include "ops/metrics.h"
 #include "proto/utf8.h"
 
@@ -26,31 +31,56 @@ static uint64_t monotonic_ns(void)
 
 int admin_api_init(struct admin_api *api, const struct admin_opts *opts)
 {
+	size_t len;
+
 	process_stats_init(&api->process);
 	/* Reads the system's random device, which a confined process may no longer open. */
 	json_object_seed(0);
 	api->started_ns = monotonic_ns();
 	api->backend = opts->backend;
+	api->token = opts->token;
 	api->instance = strdup(opts->instance);
 	api->version = strdup(opts->version);
 	int r = admin_chat_init(&api->chat, opts->hubs, opts->n_hubs);
-	if (!r && (!api->instance || !api->version))
+	if (!r)
+		r = admin_page_policy(admin_dashboard_page(&len), "", &api->policy);
+	api->events = admin_events_create();
+	if (!r && (!api->instance || !api->version || !api->events))
 		r = -ENOMEM;
-	if (r < 0)
-		admin_api_fini(api);
+	if (!r)
+		r = live_start(&(struct live_opts){.instance = api->instance,
+				       .version = api->version,
+				       .started_ns = api->started_ns,
+				       .backend = &api->backend,
+				       .process = &api->process,
+				       .notify = admin_events_notify,
+				       .ctx = api->events},
+			&api->live);
+	if (!r)
+		admin_events_attach(api->events, api->live);
 	return r;
+}
+
+void admin_api_stop(struct admin_api *api)
+{
+	live_stop(api->live);
+	if (api->events)
+		admin_events_stop(api->events);
 }
 
 void admin_api_fini(struct admin_api *api)
 {
+	admin_events_destroy(api->events);
+	live_destroy(api->live);
 	process_stats_fini(&api->process);
 	admin_chat_fini(&api->chat);
+	free(api->policy);
 	free(api->instance);
 	free(api->version);
 	api->instance = api->version = NULL;
 }
 
-static void add_headers(struct MHD_Response *r, const char *content_type)
+void admin_headers(struct MHD_Response *r, const char *content_type)
 {
 	if (!r)
 		return;
@@ -58,14 +88,13 @@ static void add_headers(struct MHD_Response *r, const char *content_type)
 	MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 }
 
-/* Takes text, which is from malloc. */
-static struct MHD_Response *text_response(char *text, size_t len, const char *content_type)
+struct MHD_Response *admin_text_response(char *text, size_t len, const char *content_type)
 {
 	struct MHD_Response *r = MHD_create_response_from_buffer(len, text, MHD_RESPMEM_MUST_FREE);
 
 	if (!r)
 		free(text);
-	add_headers(r, content_type);
+	admin_headers(r, content_type);
 	return r;
 }
 
@@ -76,13 +105,33 @@ unsigned admin_json_answer(unsigned status, json_t *j, struct MHD_Response **ret
 
 	json_decref(j);
 	free(dump);
-	*ret = len < 0 ? NULL : text_response(line, (size_t)len, "application/json");
+	*ret = len < 0 ? NULL : admin_text_response(line, (size_t)len, "application/json");
 	return status;
 }
 
 unsigned admin_error(unsigned status, const char *message, struct MHD_Response **ret)
 {
 	return admin_json_answer(status, admin_json_error(message), ret);
+}
+
+const char *admin_who(const struct admin_request *rq, char ret[ADMIN_WHO_MAX])
+{
+	const union MHD_ConnectionInfo *info;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (rq->local) {
+		snprintf(ret, ADMIN_WHO_MAX, "uid %u (pid %d)", (unsigned)rq->peer.uid,
+			(int)rq->peer.pid);
+		return ret;
+	}
+	info = MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	if (info)
+		getnameinfo(info->client_addr,
+			info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+								 : sizeof(struct sockaddr_in),
+			host, sizeof(host), NULL, 0, NI_NUMERICHOST);
+	snprintf(ret, ADMIN_WHO_MAX, "the client at %s", host);
+	return ret;
 }
 
 unsigned admin_backend_error(int r, struct MHD_Response **ret)
@@ -105,13 +154,13 @@ static struct tg_worker_stats *copy_stats(const struct admin_api *api)
 }
 
 /* NULL: not measured, or without memory. */
-static struct bpf_sched_delays *copy_delays(const struct admin_api *api)
+static struct hist *copy_waits(const struct admin_api *api)
 {
 	const struct admin_backend *b = &api->backend;
-	struct bpf_sched_delays *copy = b->delays ? calloc(b->n_workers + 1, sizeof(*copy)) : NULL;
+	struct hist *copy = b->cpu_wait ? calloc(b->n_workers + 1, sizeof(*copy)) : NULL;
 
 	for (unsigned i = 0; copy && i < b->n_workers; i++) {
-		if (!b->delays(b->ctx, i, &copy[i]))
+		if (!b->cpu_wait(b->ctx, i, &copy[i]))
 			continue;
 		free(copy);
 		copy = NULL;
@@ -142,20 +191,21 @@ static unsigned answer_metrics(
 	struct tg_verdict_count kernel[TG_VERDICT_COUNT];
 	b->gate(b->ctx, &in.gate);
 	in.kernel = b->verdicts && !b->verdicts(b->ctx, kernel) ? kernel : NULL;
-	struct bpf_sched_delays *delays = copy_delays(api);
-	in.delays = delays;
+	struct hist *waits = copy_waits(api);
+	in.cpu_wait = waits;
+	in.share = b->share ? b->share(b->ctx) : 0;
 	process_stats_read(&api->process, &in.process);
 
 	char *text;
 	size_t len;
 	int r = metrics_render(&in, &text, &len);
 	free(workers);
-	free(delays);
+	free(waits);
 	free(routes);
 	free(links);
 	if (r < 0)
 		return admin_backend_error(r, ret);
-	*ret = text_response(text, len, METRICS_CONTENT_TYPE);
+	*ret = admin_text_response(text, len, METRICS_CONTENT_TYPE);
 	return MHD_HTTP_OK;
 }
 
@@ -164,7 +214,7 @@ static unsigned plain_answer(unsigned status, const char *text, struct MHD_Respo
 	char *line;
 	int len = asprintf(&line, "%s\n", text);
 
-	*ret = len < 0 ? NULL : text_response(line, (size_t)len, "text/plain; charset=utf-8");
+	*ret = len < 0 ? NULL : admin_text_response(line, (size_t)len, "text/plain; charset=utf-8");
 	return status;
 }
 
@@ -229,9 +279,11 @@ static unsigned answer_workers(
 	struct tg_worker_stats *workers = copy_stats(api);
 	if (!workers)
 		return admin_backend_error(-ENOMEM, ret);
+	struct hist *waits = copy_waits(api);
 	unsigned code = admin_json_answer(
-		MHD_HTTP_OK, admin_json_workers(workers, api->backend.n_workers), ret);
+		MHD_HTTP_OK, admin_json_workers(workers, waits, api->backend.n_workers), ret);
 	free(workers);
+	free(waits);
 	return code;
 }
 
@@ -244,7 +296,7 @@ static unsigned answer_conns(
 	if (r < 0)
 		return admin_backend_error(r, ret);
 	*ret = admin_conns_response(conns, n, matched);
-	add_headers(*ret, "application/json");
+	admin_headers(*ret, "application/json");
 	return MHD_HTTP_OK;
 }
 
@@ -332,60 +384,16 @@ static unsigned answer_drain(
 	return admin_json_answer(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "draining", 1), ret);
 }
 
-static unsigned no_hub(struct MHD_Response **ret)
-{
-	return admin_error(MHD_HTTP_NOT_FOUND,
-		"no WebSocket route goes to the hub: the chat page has nowhere to connect to", ret);
-}
-
-static unsigned answer_root(
-	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
-{
-	if (!api->chat.count)
-		return no_hub(ret);
-	plain_answer(MHD_HTTP_FOUND, "/chat", ret);
-	if (*ret)
-		MHD_add_response_header(*ret, MHD_HTTP_HEADER_LOCATION, "/chat");
-	return MHD_HTTP_FOUND;
-}
-
-static unsigned answer_chat(
-	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
-{
-	size_t len;
-	const char *page = admin_chat_page(&len);
-
-	if (!api->chat.count)
-		return no_hub(ret);
-	struct MHD_Response *r = MHD_create_response_from_buffer(
-		len, (void *)(uintptr_t)page, MHD_RESPMEM_PERSISTENT);
-	add_headers(r, "text/html; charset=utf-8");
-	if (r) {
-		MHD_add_response_header(r, "Content-Security-Policy", api->chat.policy);
-		MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
-		MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
-	}
-	*ret = r;
-	return MHD_HTTP_OK;
-}
-
-static unsigned answer_hub(
-	const struct admin_api *api, const struct admin_request *rq, struct MHD_Response **ret)
-{
-	char *text;
-	int len = asprintf(&text, "%s\n", api->chat.hubs);
-
-	*ret = len < 0 ? NULL : text_response(text, (size_t)len, "application/json");
-	return MHD_HTTP_OK;
-}
-
 static const struct admin_path paths[] = {
-	{.path = "/", .any_query = true, .answer = answer_root},
-	{.path = "/chat", .any_query = true, .answer = answer_chat},
-	{.path = "/v1/hub.json", .any_query = true, .answer = answer_hub},
+	{.path = "/", .any_query = true, .answer = admin_dashboard_show},
+	{.path = "/v1/page.json", .any_query = true, .answer = admin_page_show},
+	{.path = "/chat", .any_query = true, .answer = admin_chat_show},
+	{.path = "/v1/hub.json", .any_query = true, .answer = admin_hub_show},
 	{.path = "/metrics", .any_query = true, .answer = answer_metrics},
 	{.path = "/healthz", .any_query = true, .answer = answer_healthz},
 	{.path = "/readyz", .any_query = true, .answer = answer_readyz},
+	{.path = "/v1/live", .answer = admin_live_show},
+	{.path = "/v1/events", .answer = admin_events_show},
 	{.path = "/v1/status", .local_only = true, .answer = answer_status},
 	{.path = "/v1/workers", .local_only = true, .answer = answer_workers},
 	{
@@ -434,20 +442,35 @@ static const struct admin_path paths[] = {
 		.path = "/v1/gate/set",
 		.post = true,
 		.local_only = true,
+		.by_token = true,
 		.keys = ADMIN_KEY_WORD | ADMIN_KEY_RATE,
 		.answer = admin_gate_set,
 	},
+	{.path = "/v1/sample", .local_only = true, .answer = admin_sample_show},
+	{
+		.path = "/v1/sample/set",
+		.post = true,
+		.local_only = true,
+		.keys = ADMIN_KEY_PERCENT,
+		.answer = admin_sample_set,
+	},
 #define LIST(name)                                                                                 \
-	{.path = "/v1/" #name, .local_only = true, .answer = admin_##name##_show},                 \
+	{                                                                                          \
+		.path = "/v1/" #name,                                                              \
+		.local_only = true,                                                                \
+		.by_token = true,                                                                  \
+		.answer = admin_##name##_show,                                                     \
+	},                                                                                         \
 		{                                                                                  \
 			.path = "/v1/" #name "/add",                                               \
 			.post = true,                                                              \
 			.local_only = true,                                                        \
+			.by_token = true,                                                          \
 			.keys = ADMIN_KEY_SOURCE,                                                  \
 			.answer = admin_##name##_add,                                              \
 		},                                                                                 \
 	{                                                                                          \
-		.path = "/v1/" #name "/del", .post = true, .local_only = true,                     \
+		.path = "/v1/" #name "/del", .post = true, .local_only = true, .by_token = true,   \
 		.keys = ADMIN_KEY_SOURCE, .answer = admin_##name##_del,                            \
 	}
 	LIST(allow),
@@ -456,10 +479,11 @@ static const struct admin_path paths[] = {
 	{.path = "/v1/drain", .post = true, .local_only = true, .answer = answer_drain},
 };
 
-const struct admin_path *admin_path_find(const char *path, bool local)
+const struct admin_path *admin_path_find(const char *path, bool local, bool by_token)
 {
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
-		if (!strcmp(paths[i].path, path) && (local || !paths[i].local_only))
+		if (!strcmp(paths[i].path, path) &&
+			(local || !paths[i].local_only || (by_token && paths[i].by_token)))
 			return &paths[i];
 	return NULL;
 }

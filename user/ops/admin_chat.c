@@ -2,49 +2,19 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The path is the build's: make runs the compiler at the top, and rebuilds this file with it. */
-__asm__(".pushsection .rodata\n"
-	".hidden chat_page, chat_page_end\n"
-	".globl chat_page, chat_page_end\n"
-	"chat_page:\n"
-	".incbin \"user/ops/chat/chat.html\"\n"
-	"chat_page_end:\n"
-	".byte 0\n" /* text functions may read it */
-	".popsection\n");
+#include "ops/admin_page.h"
 
-extern const char chat_page[] __attribute__((visibility("hidden")));
-extern const char chat_page_end[] __attribute__((visibility("hidden")));
-
-enum {
-	DIGEST_BYTES = 32,
-	HASH_MAX = 4 * (DIGEST_BYTES + 2) / 3 + 1, /* base64 */
-};
+ADMIN_PAGE(chat_page, "user/ops/chat/chat.html");
 
 const char *admin_chat_page(size_t *ret_len)
 {
 	*ret_len = (size_t)(chat_page_end - chat_page);
 	return chat_page;
-}
-
-/* base64(SHA-256) of what stands between a tag and its end, as browsers compute it. */
-static int inline_hash(const char *open, const char *close, char ret[HASH_MAX])
-{
-	uint8_t digest[DIGEST_BYTES];
-	const char *from = strstr(chat_page, open), *to = from ? strstr(from, close) : NULL;
-
-	if (!to)
-		return -EINVAL;
-	from += strlen(open);
-	if (!EVP_Digest(from, (size_t)(to - from), digest, NULL, EVP_sha256(), NULL))
-		return -ENOMEM;
-	EVP_EncodeBlock((unsigned char *)ret, digest, sizeof(digest));
-	return 0;
 }
 
 static bool port_before(const struct admin_hub *hubs, unsigned i)
@@ -55,36 +25,22 @@ static bool port_before(const struct admin_hub *hubs, unsigned i)
 	return false;
 }
 
-/* Nothing may be loaded, and nobody talked to but this listener and the hubs' ports. The host of
- * those is whatever name the browser knows this machine by. */
+/* The host of the hubs' ports is whatever name the browser knows this machine by. */
 static int make_policy(const struct admin_hub *hubs, unsigned n, char **ret)
 {
-	char script[HASH_MAX], style[HASH_MAX];
 	char *text = NULL;
 	size_t len;
-
-	int err = inline_hash("<script>", "</script>", script);
-	if (!err)
-		err = inline_hash("<style>", "</style>", style);
-	if (err)
-		return err;
 	FILE *f = open_memstream(&text, &len);
+	int err;
+
 	if (!f)
 		return -ENOMEM;
-	fprintf(f, "default-src 'none'; script-src 'sha256-%s'; style-src 'sha256-%s'; ", script,
-		style);
-	fputs("img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-	      "connect-src 'self'",
-		f);
 	for (unsigned i = 0; i < n; i++)
 		if (!port_before(hubs, i))
 			fprintf(f, " ws://*:%u", hubs[i].port);
-	if (fclose(f)) {
-		free(text);
-		return -ENOMEM;
-	}
-	*ret = text;
-	return 0;
+	err = fclose(f) ? -ENOMEM : admin_page_policy(chat_page, text, ret);
+	free(text);
+	return err;
 }
 
 static char *make_list(const struct admin_hub *hubs, unsigned n)

@@ -112,6 +112,7 @@ ADMIN_ANSWER(admin_gate_set)
 {
 	const struct admin_query *q = &rq->query;
 	bool has_rate = q->given & ADMIN_KEY_RATE;
+	char who[ADMIN_WHO_MAX];
 	int r;
 
 	if (!(q->given & ADMIN_KEY_WORD))
@@ -126,11 +127,11 @@ ADMIN_ANSWER(admin_gate_set)
 	if (r < 0)
 		return admin_backend_error(r, ret);
 	if (has_rate)
-		log_info("admin", "uid %u (pid %d) set the gate to %u connections/s",
-			(unsigned)rq->peer.uid, (int)rq->peer.pid, q->rate);
+		log_info("admin", "%s set the gate to %u connections/s", admin_who(rq, who),
+			q->rate);
 	else
-		log_info("admin", "uid %u (pid %d) set the gate to %s", (unsigned)rq->peer.uid,
-			(int)rq->peer.pid, governor_word_name(q->word));
+		log_info("admin", "%s set the gate to %s", admin_who(rq, who),
+			governor_word_name(q->word));
 	return admin_json_answer(
 		MHD_HTTP_OK, json_pack("{s:s}", "word", governor_word_name(q->word)), ret);
 }
@@ -198,6 +199,38 @@ ADMIN_ANSWER(admin_why_show)
 		ret);
 }
 
+/* How many of the sockets have their wake delay measured now; more than asked for while there are
+ * few. */
+ADMIN_ANSWER(admin_sample_show)
+{
+	const struct admin_backend *b = &api->backend;
+
+	return admin_json_answer(MHD_HTTP_OK,
+		json_pack("{s:f}", "percent", b->share ? 100 * b->share(b->ctx) : 0.0), ret);
+}
+
+ADMIN_ANSWER(admin_sample_set)
+{
+	const struct admin_query *q = &rq->query;
+	int r;
+
+	if (!(q->given & ADMIN_KEY_PERCENT))
+		return admin_error(MHD_HTTP_BAD_REQUEST, "give percent", ret);
+	r = api->backend.sample(api->backend.ctx, q->percent);
+	if (r == -EOPNOTSUPP)
+		return not_in_kernel(ret);
+	if (r == -EIO)
+		return admin_error(
+			MHD_HTTP_CONFLICT, "the kernel does not measure; the log says why", ret);
+	if (r == -ETIMEDOUT)
+		return admin_error(MHD_HTTP_SERVICE_UNAVAILABLE, "the keeper does not answer", ret);
+	if (r < 0)
+		return admin_backend_error(r, ret);
+	log_info("admin", "uid %u (pid %d) had %u %% of the sockets measured",
+		(unsigned)rq->peer.uid, (int)rq->peer.pid, q->percent);
+	return admin_json_answer(MHD_HTTP_OK, json_pack("{s:i}", "percent", (int)q->percent), ret);
+}
+
 static unsigned show_list(
 	const struct admin_api *api, enum gate_list which, struct MHD_Response **ret)
 {
@@ -227,7 +260,7 @@ static unsigned change_list(const struct admin_api *api, const struct admin_requ
 	enum gate_list which, bool add, struct MHD_Response **ret)
 {
 	const struct prefix_entry *e = &rq->query.source;
-	char text[PREFIX_TEXT_MAX];
+	char text[PREFIX_TEXT_MAX], who[ADMIN_WHO_MAX];
 	int r;
 
 	if (!(rq->query.given & ADMIN_KEY_SOURCE))
@@ -244,9 +277,8 @@ static unsigned change_list(const struct admin_api *api, const struct admin_requ
 	if (r < 0)
 		return admin_backend_error(r, ret);
 	prefix_format(&e->addr, e->len, text);
-	log_info("admin", "uid %u (pid %d) %s %s %s the %s list", (unsigned)rq->peer.uid,
-		(int)rq->peer.pid, add ? "added" : "took", text, add ? "to" : "from",
-		list_names[which]);
+	log_info("admin", "%s %s %s %s the %s list", admin_who(rq, who), add ? "added" : "took",
+		text, add ? "to" : "from", list_names[which]);
 	return admin_json_answer(
 		MHD_HTTP_OK, json_pack("{s:s}", add ? "added" : "deleted", text), ret);
 }

@@ -4,10 +4,6 @@
 
 #include "ops/admin_api.h"
 
-#define ADMIN_ANSWER(name)                                                                         \
-	unsigned name(const struct admin_api *api, const struct admin_request *rq,                 \
-		struct MHD_Response **ret)
-
 ADMIN_ANSWER(admin_gate_show);
 ADMIN_ANSWER(admin_gate_set);
 ADMIN_ANSWER(admin_allow_show);
@@ -19,6 +15,8 @@ ADMIN_ANSWER(admin_deny_del);
 
 ADMIN_ANSWER(admin_sources_show);
 ADMIN_ANSWER(admin_why_show);
+ADMIN_ANSWER(admin_sample_show);
+ADMIN_ANSWER(admin_sample_set);
 
 /* The gate as JSON: a new reference, or NULL without memory. */
 json_t *admin_json_gate(const struct gate_info *g);

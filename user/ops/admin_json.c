@@ -6,57 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-json_t *admin_json_text(const char *s)
-{
-	json_t *j = json_string(s);
-	if (j)
-		return j;
-	char *ascii = strdup(s);
-	if (!ascii)
-		return NULL;
-	for (char *p = ascii; *p; p++)
-		if ((unsigned char)*p >= 0x80)
-			*p = '?';
-	j = json_string(ascii);
-	free(ascii);
-	return j;
-}
-
-/* An object under construction: the first failure drops it, the rest become no-ops, so that callers
- * check once. */
-static void put(json_t **o, const char *key, json_t *value)
-{
-	if (!*o) {
-		json_decref(value);
-		return;
-	}
-	if (!value || json_object_set_new(*o, key, value) < 0) {
-		json_decref(*o);
-		*o = NULL;
-	}
-}
-
-static void put_number(json_t **o, const char *key, uint64_t v)
-{
-	put(o, key, json_integer((json_int_t)v));
-}
-
-static void put_text(json_t **o, const char *key, const char *s)
-{
-	put(o, key, admin_json_text(s));
-}
+#include "ops/json_put.h"
 
 json_t *admin_json_error(const char *message)
 {
 	json_t *o = json_object();
 
-	put_text(&o, "error", message);
+	json_put_text(&o, "error", message);
 	return o;
 }
 
 static void put_counters(json_t **o, const struct tg_worker_stats *s)
 {
-#define X(field, ...) put_number(o, #field, s->field);
+#define X(field, ...) json_put_number(o, #field, s->field);
 	TG_GAUGES(X)
 	TG_COUNTERS(X)
 #undef X
@@ -68,7 +30,7 @@ static json_t *closes_json(const struct tg_worker_stats *s)
 
 	for (unsigned i = 0; i < CLOSE_REASONS; i++)
 		if (s->closes[i])
-			put_number(&o, close_reason_name(i), s->closes[i]);
+			json_put_number(&o, close_reason_name(i), s->closes[i]);
 	return o;
 }
 
@@ -78,7 +40,7 @@ static json_t *protocol_errors_json(const struct tg_worker_stats *s)
 
 	for (unsigned i = 0; i < PROTO_ERRS; i++)
 		if (s->protocol_errors[i])
-			put_number(&o, protocol_error_name(i), s->protocol_errors[i]);
+			json_put_number(&o, protocol_error_name(i), s->protocol_errors[i]);
 	return o;
 }
 
@@ -88,7 +50,7 @@ static json_t *auth_failures_json(const struct tg_worker_stats *s)
 
 	for (unsigned i = 0; i < AUTH_FAILURES; i++)
 		if (s->auth_failures[i])
-			put_number(&o, auth_failure_name(i), s->auth_failures[i]);
+			json_put_number(&o, auth_failure_name(i), s->auth_failures[i]);
 	return o;
 }
 
@@ -104,10 +66,10 @@ static json_t *links_summary_json(const struct admin_status *s)
 		queued += s->links[i].queued_bytes;
 	}
 	json_t *o = json_object();
-	put_number(&o, "total", s->n_links);
-	put_number(&o, "up", up);
-	put_number(&o, "sessions", sessions);
-	put_number(&o, "queued_bytes", queued);
+	json_put_number(&o, "total", s->n_links);
+	json_put_number(&o, "up", up);
+	json_put_number(&o, "sessions", sessions);
+	json_put_number(&o, "queued_bytes", queued);
 	return o;
 }
 
@@ -119,64 +81,59 @@ json_t *admin_json_status(const struct admin_status *s)
 		stats_merge(&sum, &s->workers[i]);
 
 	json_t *o = json_object();
-	put_text(&o, "instance", s->instance);
-	put_text(&o, "version", s->version);
-	put_number(&o, "pid", (uint64_t)s->pid);
-	put_number(&o, "uptime_s", (uint64_t)s->uptime_s);
-	put_number(&o, "workers", s->n_workers);
-	put(&o, "ready", json_boolean(s->ready));
-	put(&o, "draining",
+	json_put_text(&o, "instance", s->instance);
+	json_put_text(&o, "version", s->version);
+	json_put_number(&o, "pid", (uint64_t)s->pid);
+	json_put_number(&o, "uptime_s", (uint64_t)s->uptime_s);
+	json_put_number(&o, "workers", s->n_workers);
+	json_put(&o, "ready", json_boolean(s->ready));
+	json_put(&o, "draining",
 		json_boolean(!s->ready &&
 			     !strncmp(s->not_ready_reason, "draining", strlen("draining"))));
-	put(&o, "not_ready_reason", s->ready ? json_null() : admin_json_text(s->not_ready_reason));
-	put_text(&o, "gate", s->gate.on ? governor_state_name(s->gate.gate.state) : "off");
-	put_text(&o, "gate_reason", governor_reason_name(s->gate.gate.reason));
+	json_put(&o, "not_ready_reason", s->ready ? json_null() : json_text(s->not_ready_reason));
+	json_put_text(&o, "gate", s->gate.on ? governor_state_name(s->gate.gate.state) : "off");
+	json_put_text(&o, "gate_reason", governor_reason_name(s->gate.gate.reason));
 	put_counters(&o, &sum);
-	put(&o, "closes", closes_json(&sum));
-	put(&o, "protocol_errors", protocol_errors_json(&sum));
-	put(&o, "auth_failures", auth_failures_json(&sum));
-	put(&o, "links", links_summary_json(s));
+	json_put(&o, "closes", closes_json(&sum));
+	json_put(&o, "protocol_errors", protocol_errors_json(&sum));
+	json_put(&o, "auth_failures", auth_failures_json(&sum));
+	json_put(&o, "links", links_summary_json(s));
 	if (s->links_error)
-		put_text(&o, "links_error", s->links_error);
+		json_put_text(&o, "links_error", s->links_error);
 	return o;
 }
 
-static json_t *delay_json(const struct hist *h)
+/* In microseconds, of which the histogram's unit is one in per_us. */
+static json_t *delay_json(const struct hist *h, unsigned per_us)
 {
 	json_t *o = json_object();
 
-	put_number(&o, "count", h->count);
-	put_number(&o, "p50", hist_quantile(h, 0.5));
-	put_number(&o, "p99", hist_quantile(h, 0.99));
-	put_number(&o, "max", h->max);
+	json_put_number(&o, "count", h->count);
+	json_put_number(&o, "p50", hist_quantile(h, 0.5) / per_us);
+	json_put_number(&o, "p99", hist_quantile(h, 0.99) / per_us);
+	json_put_number(&o, "max", h->max / per_us);
 	return o;
 }
 
-/* Appends to an array under construction, as put(). */
-static void append(json_t **array, json_t *value)
-{
-	if (!*array) {
-		json_decref(value);
-		return;
-	}
-	if (!value || json_array_append_new(*array, value) < 0) {
-		json_decref(*array);
-		*array = NULL;
-	}
-}
-
-json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_workers)
+json_t *admin_json_workers(
+	const struct tg_worker_stats *workers, const struct hist *cpu_wait, unsigned n_workers)
 {
 	json_t *array = json_array();
 
 	for (unsigned i = 0; i < n_workers; i++) {
 		json_t *o = json_object();
-		put_number(&o, "worker", i);
+		json_put_number(&o, "worker", i);
 		put_counters(&o, &workers[i]);
-		put(&o, "closes", closes_json(&workers[i]));
-		put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us));
-		put(&o, "loop_us", delay_json(&workers[i].loop_us));
-		append(&array, o);
+		json_put(&o, "closes", closes_json(&workers[i]));
+		json_put(&o, "busy_ratio", json_real((double)workers[i].busy_permille / 1000));
+		json_put(&o, "poll_delay_us", delay_json(&workers[i].poll_delay_us, 1));
+		json_put(&o, "wake_delay_us", delay_json(&workers[i].wake_delay_us, 1));
+		json_put(&o, "run_delay_us", delay_json(&workers[i].run_delay_us, 1));
+		json_put(&o, "first_poll_us", delay_json(&workers[i].first_poll_us, 1));
+		json_put(&o, "loop_us", delay_json(&workers[i].loop_us, 1));
+		json_put(
+			&o, "cpu_wait_us", cpu_wait ? delay_json(&cpu_wait[i], 1000) : json_null());
+		json_put(&array, NULL, o);
 	}
 	return array;
 }
@@ -188,18 +145,18 @@ json_t *admin_json_links(const struct link_info *links, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		const struct link_info *l = &links[i];
 		json_t *o = json_object();
-		put_text(&o, "upstream", l->upstream);
-		put_text(&o, "endpoint", l->endpoint);
-		put_number(&o, "worker", l->worker);
-		put_text(&o, "state", l->state);
-		put(&o, "up", json_boolean(l->up));
-		put_number(&o, "sessions", l->sessions);
-		put_number(&o, "queued_bytes", l->queued_bytes);
-		put_number(&o, "credit_bytes", l->credit_bytes);
-		put_number(&o, "retry_in_ms", l->retry_in_ms);
-		put_number(&o, "rtt_us", l->rtt_us);
-		put_text(&o, "last_error", l->last_error);
-		append(&array, o);
+		json_put_text(&o, "upstream", l->upstream);
+		json_put_text(&o, "endpoint", l->endpoint);
+		json_put_number(&o, "worker", l->worker);
+		json_put_text(&o, "state", l->state);
+		json_put(&o, "up", json_boolean(l->up));
+		json_put_number(&o, "sessions", l->sessions);
+		json_put_number(&o, "queued_bytes", l->queued_bytes);
+		json_put_number(&o, "credit_bytes", l->credit_bytes);
+		json_put_number(&o, "retry_in_ms", l->retry_in_ms);
+		json_put_number(&o, "rtt_us", l->rtt_us);
+		json_put_text(&o, "last_error", l->last_error);
+		json_put(&array, NULL, o);
 	}
 	return array;
 }
@@ -212,8 +169,8 @@ static void put_peer(json_t **o, const struct sockaddr_in6 *peer)
 		inet_ntop(AF_INET, &peer->sin6_addr.s6_addr[12], text, sizeof(text));
 	else
 		inet_ntop(AF_INET6, &peer->sin6_addr, text, sizeof(text));
-	put_text(o, "peer", text);
-	put_number(o, "peer_port", ntohs(peer->sin6_port));
+	json_put_text(o, "peer", text);
+	json_put_number(o, "peer_port", ntohs(peer->sin6_port));
 }
 
 json_t *admin_json_topics(const struct topic_info *topics, size_t n, size_t matched)
@@ -221,8 +178,8 @@ json_t *admin_json_topics(const struct topic_info *topics, size_t n, size_t matc
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		json_t *t = json_pack("{s:o, s:I}", "topic", admin_json_text(topics[i].topic),
-			"sessions", (json_int_t)topics[i].sessions);
+		json_t *t = json_pack("{s:o, s:I}", "topic", json_text(topics[i].topic), "sessions",
+			(json_int_t)topics[i].sessions);
 		if (json_array_append_new(list, t)) {
 			json_decref(list);
 			return NULL;
@@ -237,23 +194,23 @@ json_t *admin_json_conn(const struct conn_info *c)
 	snprintf(session, sizeof(session), "%" PRIu64, c->session);
 
 	json_t *o = json_object();
-	put_text(&o, "session", session);
-	put_number(&o, "worker", c->worker);
-	put_number(&o, "ring", c->ring);
-	put_number(&o, "slot", c->slot);
+	json_put_text(&o, "session", session);
+	json_put_number(&o, "worker", c->worker);
+	json_put_number(&o, "ring", c->ring);
+	json_put_number(&o, "slot", c->slot);
 	put_peer(&o, &c->peer);
-	put_text(&o, "listener", c->listener);
-	put_text(&o, "route", c->route);
-	put_text(&o, "upstream", c->upstream);
-	put_text(&o, "protocol", c->protocol);
-	put_text(&o, "state", c->state);
-	put_number(&o, "age_ms", c->age_ms);
-	put_number(&o, "idle_ms", c->idle_ms);
-	put_number(&o, "messages_in", c->messages_in);
-	put_number(&o, "messages_out", c->messages_out);
-	put_number(&o, "queued_bytes", c->queued_bytes);
-	put_number(&o, "queued_messages", c->queued_messages);
-	put_number(&o, "blocked_ms", c->blocked_ms);
-	put(&o, "reading_paused", json_boolean(c->reading_paused));
+	json_put_text(&o, "listener", c->listener);
+	json_put_text(&o, "route", c->route);
+	json_put_text(&o, "upstream", c->upstream);
+	json_put_text(&o, "protocol", c->protocol);
+	json_put_text(&o, "state", c->state);
+	json_put_number(&o, "age_ms", c->age_ms);
+	json_put_number(&o, "idle_ms", c->idle_ms);
+	json_put_number(&o, "messages_in", c->messages_in);
+	json_put_number(&o, "messages_out", c->messages_out);
+	json_put_number(&o, "queued_bytes", c->queued_bytes);
+	json_put_number(&o, "queued_messages", c->queued_messages);
+	json_put_number(&o, "blocked_ms", c->blocked_ms);
+	json_put(&o, "reading_paused", json_boolean(c->reading_paused));
 	return o;
 }

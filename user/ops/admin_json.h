@@ -11,9 +11,6 @@
 
 #include "ops/admin.h"
 
-/* Text from outside may not be UTF-8, which JSON must be: what is not ASCII becomes '?' then. */
-json_t *admin_json_text(const char *s);
-
 json_t *admin_json_error(const char *message);
 
 struct admin_status {
@@ -33,9 +30,11 @@ struct admin_status {
  * closes and protocol_errors that are not 0; a summary of the links. */
 json_t *admin_json_status(const struct admin_status *s);
 
-/* An array of one object per worker: its counters and gauges, and run_delay_us and loop_us as
- * count, p50, p99, max. */
-json_t *admin_json_workers(const struct tg_worker_stats *workers, unsigned n_workers);
+/* An array of one object per worker: its counters and gauges, busy_ratio (0..1), and its delays as
+ * count, p50, p99, max, in microseconds: poll_delay_us, wake_delay_us, run_delay_us, first_poll_us,
+ * loop_us, and cpu_wait_us, which is null when the kernel measures nothing (cpu_wait is NULL). */
+json_t *admin_json_workers(
+	const struct tg_worker_stats *workers, const struct hist *cpu_wait, unsigned n_workers);
 
 json_t *admin_json_links(const struct link_info *links, size_t n);
 

@@ -170,6 +170,16 @@ static const char *set_rate(struct admin_query *q, const char *value)
 	return NULL;
 }
 
+static const char *set_percent(struct admin_query *q, const char *value)
+{
+	uint64_t v;
+
+	if (!parse_number(value, 0, 100, &v))
+		return "must be a whole number from 0 to 100";
+	q->percent = (unsigned)v;
+	return NULL;
+}
+
 static const char *set_source(struct admin_query *q, const char *value)
 {
 	struct config_prefix p;
@@ -199,6 +209,7 @@ static const struct {
 	{"topic", ADMIN_KEY_TOPIC, set_topic},
 	{"word", ADMIN_KEY_WORD, set_word},
 	{"rate", ADMIN_KEY_RATE, set_rate},
+	{"percent", ADMIN_KEY_PERCENT, set_percent},
 	{"prefix", ADMIN_KEY_SOURCE, set_source},
 };
 

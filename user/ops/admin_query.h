@@ -29,6 +29,7 @@ enum admin_key {
 	ADMIN_KEY_TOPIC = 1 << 9,
 	ADMIN_KEY_WORD = 1 << 10,
 	ADMIN_KEY_RATE = 1 << 11,
+	ADMIN_KEY_PERCENT = 1 << 13,
 	ADMIN_KEY_SOURCE = 1 << 12, /* "prefix" too, where the other one is not taken */
 };
 
@@ -39,6 +40,7 @@ struct admin_query {
 	char topic[256];
 	enum governor_word word;
 	uint32_t rate;
+	unsigned percent;
 	struct prefix_entry source;
 };
 
@@ -60,6 +62,7 @@ void admin_query_init(struct admin_query *q);
  *   topic     one that may be published to (docs/hub-protocol.md)
  *   word      auto, open, shut, rate
  *   rate      0..1000000, connections per second
+ *   percent   0..100
  *   prefix    of a list: an address or a prefix, without address bits beyond its length */
 int admin_query_set(struct admin_query *q, unsigned allowed, const char *key, size_t key_len,
 	const char *value, size_t value_len, char ret_error[ADMIN_ERROR_MAX]);

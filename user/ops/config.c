@@ -173,5 +173,7 @@ void config_free(struct config *c)
 	free(c->user);
 	config_address_fini(&c->admin);
 	free(c->admin_socket);
+	free(c->access_file);
+	free(c->admin_token_file);
 	free(c);
 }

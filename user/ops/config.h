@@ -203,8 +203,16 @@ struct config {
 
 	struct config_address admin; /* admin.listen, 127.0.0.1:9180; "" none */
 	bool admin_off;
+	/* access_log.file: "" is none, "stderr", or a path */
+	bool access_stderr;
+	char *access_file;              /* NULL: none */
+	unsigned access_sample_percent; /* access_log.sample_percent, 100: of ordinary ends */
+	bool access_failures_always;    /* access_log.failures: always | sampled */
+	unsigned access_queue; /* access_log.queue, 4096 records a worker; a power of two */
+
 	char *admin_socket; /* admin.socket, /run/tidegate/<instance>/admin.sock (without root
 			       $XDG_RUNTIME_DIR or /tmp/tidegate-<uid>) */
+	char *admin_token_file; /* admin.token_file, "": NULL, no actions on admin.listen */
 
 	uint32_t handshake_timeout_ms; /* handshake.timeout, 10s */
 	uint32_t handshake_head_bytes; /* handshake.head_size, 8KiB; 512..64KiB */
@@ -228,7 +236,7 @@ struct config {
 	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
 
 	struct config_admission admission;
-	uint32_t sched_sample_percent; /* sched.sample_percent, 0: nothing is measured */
+	uint32_t sched_sample_percent; /* sched.sample_percent, 10; 0: nothing is measured */
 	uint32_t debug_handshake_us;   /* debug.handshake_cost, 0 */
 
 	struct config_listener *listeners;

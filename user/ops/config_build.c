@@ -192,6 +192,20 @@ static void build_admin(struct config_build *b, const struct config_raw *raw, st
 		config_build_error(b, "admin.socket", "\"%s\" is longer than %d bytes", path,
 			(int)CONFIG_UNIX_PATH_MAX);
 	c->admin_socket = config_build_copy(b, path);
+	if (raw->admin.token_file && *raw->admin.token_file)
+		c->admin_token_file = text_checked(
+			b, "admin.token_file", raw->admin.token_file, config_text_file);
+}
+
+static void build_access_log(
+	struct config_build *b, const struct config_raw_access_log *raw, struct config *c)
+{
+	const char *file = raw->file ? raw->file : "";
+
+	c->access_failures_always = WITH_DEFAULT(raw->failures, true);
+	c->access_stderr = !strcmp(file, "stderr");
+	if (*file && !c->access_stderr)
+		c->access_file = text_checked(b, "access_log.file", file, config_text_file);
 }
 
 /* A list of prefixes; what is wrong is left out. */
@@ -431,6 +445,7 @@ void config_build(struct config_build *b, const struct config_raw *raw, struct c
 	c->pin = WITH_DEFAULT(raw->workers.pin, true);
 	c->log_level = WITH_DEFAULT(raw->log.level, LOG_LEVEL_INFO);
 	c->log_json = WITH_DEFAULT(raw->log.format, false);
+	build_access_log(b, &raw->access_log, c);
 	build_admin(b, raw, c);
 	build_admission(b, &raw->admission, &c->admission);
 	build_auth(b, &raw->auth, c);

@@ -59,6 +59,10 @@ enum config_rule_flags {
 	X(log, interval, log_interval_ms, MS, 0, "10s", 100, CONFIG_HOUR)                          \
 	X(log, rate, log_rate, NUMBER, 0, "10", 0, 1000000)
 
+#define CONFIG_KEYS_ACCESS_LOG(X)                                                                  \
+	X(access_log, sample_percent, access_sample_percent, NUMBER, 0, "100", 0, 100)             \
+	X(access_log, queue, access_queue, NUMBER, POW2, "4096", 2, 1048576)
+
 #define CONFIG_KEYS_HANDSHAKE(X)                                                                   \
 	X(handshake, timeout, handshake_timeout_ms, MS, 0, "10s", 10, 600 * CONFIG_SEC)            \
 	X(handshake, head_size, handshake_head_bytes, BYTES, 0, "8KiB", 512, 64 * CONFIG_KIB)      \
@@ -110,7 +114,7 @@ enum config_rule_flags {
 	X(admission, v6_48_open, admission.tier[1][2].open, NUMBER, 0, "20000", 0, 10000000)       \
 	X(admission, v6_48_churn, admission.tier[1][2].churn, NUMBER, 0, "1000", 0, 1000000)
 
-#define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "0", 0, 100)
+#define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "10", 0, 100)
 
 #define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
 
@@ -167,8 +171,14 @@ struct config_raw_log {
 	int *level, *format;
 };
 
+struct config_raw_access_log {
+	CONFIG_KEYS_ACCESS_LOG(CONFIG_RAW_MEMBER_)
+	char *file;
+	int *failures;
+};
+
 struct config_raw_admin {
-	char *listen, *socket;
+	char *listen, *socket, *token_file;
 };
 
 struct config_raw_handshake {
@@ -279,6 +289,7 @@ struct config_raw {
 	char *instance, *user;
 	struct config_raw_workers workers;
 	struct config_raw_log log;
+	struct config_raw_access_log access_log;
 	struct config_raw_admin admin;
 	struct config_raw_handshake handshake;
 	struct config_raw_auth auth;

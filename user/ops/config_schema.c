@@ -30,6 +30,7 @@ static const cyaml_strval_t booleans[] = {{"true", 1}, {"false", 0}};
 static const cyaml_strval_t levels[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG_LEVEL_WARN},
 	{"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}};
 static const cyaml_strval_t formats[] = {{"human", 0}, {"json", 1}};
+static const cyaml_strval_t failures[] = {{"always", 1}, {"sampled", 0}};
 static const cyaml_strval_t protocols[] = {{"websocket", CONFIG_WEBSOCKET}, {"raw", CONFIG_RAW}};
 static const cyaml_strval_t algorithms[] = {
 	{"HS256", JWT_HS256}, {"RS256", JWT_RS256}, {"ES256", JWT_ES256}};
@@ -60,8 +61,14 @@ static const cyaml_schema_field_t log_fields[] = {
 	CONFIG_KEYS_LOG(NUMBER_) CHOICE(level, struct config_raw_log, levels),
 	CHOICE(format, struct config_raw_log, formats), CYAML_FIELD_END};
 
+static const cyaml_schema_field_t access_log_fields[] = {
+	TEXT(file, OPTIONAL, struct config_raw_access_log),
+	CHOICE(failures, struct config_raw_access_log, failures),
+	CONFIG_KEYS_ACCESS_LOG(NUMBER_) CYAML_FIELD_END};
+
 static const cyaml_schema_field_t admin_fields[] = {TEXT(listen, OPTIONAL, struct config_raw_admin),
-	TEXT(socket, OPTIONAL, struct config_raw_admin), CYAML_FIELD_END};
+	TEXT(socket, OPTIONAL, struct config_raw_admin),
+	TEXT(token_file, OPTIONAL, struct config_raw_admin), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t handshake_fields[] = {
 	CONFIG_KEYS_HANDSHAKE(NUMBER_) CYAML_FIELD_END};
@@ -180,9 +187,9 @@ static const cyaml_schema_value_t upstream_entry = {
 #define SECTION(key) CYAML_FIELD_MAPPING(#key, OPTIONAL, struct config_raw, key, key##_fields)
 
 static const cyaml_schema_field_t top_fields[] = {TEXT(instance, OPTIONAL, struct config_raw),
-	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log), SECTION(admin),
-	SECTION(handshake), SECTION(auth), SECTION(crypto), SECTION(drain), SECTION(sockets),
-	SECTION(admission), SECTION(sched), SECTION(debug),
+	TEXT(user, OPTIONAL, struct config_raw), SECTION(workers), SECTION(log),
+	SECTION(access_log), SECTION(admin), SECTION(handshake), SECTION(auth), SECTION(crypto),
+	SECTION(drain), SECTION(sockets), SECTION(admission), SECTION(sched), SECTION(debug),
 	LIST(listeners, REQUIRED_LIST, struct config_raw, &listener_entry, CONFIG_LISTENERS_MAX),
 	LIST(routes, REQUIRED_LIST, struct config_raw, &route_entry, CONFIG_ROUTES_MAX),
 	LIST(upstreams, OPTIONAL_LIST, struct config_raw, &upstream_entry, CONFIG_UPSTREAMS_MAX),
@@ -221,10 +228,11 @@ const cyaml_schema_value_t config_schema = {
 	RULE(#s "." #k, config_raw_upstream, s.k, config_upstream, m, __VA_ARGS__)
 
 static const struct config_rule top_rules[] = {
-	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_HANDSHAKE(TOP_BELOW)
-		CONFIG_KEYS_AUTH(TOP_BELOW) CONFIG_KEYS_CRYPTO(TOP_BELOW) CONFIG_KEYS_DRAIN(
-			TOP_BELOW) CONFIG_KEYS_SOCKETS(TOP_BELOW) CONFIG_KEYS_ADMISSION(TOP_BELOW)
-			CONFIG_KEYS_SCHED(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
+	CONFIG_KEYS_WORKERS(TOP_BELOW) CONFIG_KEYS_LOG(TOP_BELOW) CONFIG_KEYS_ACCESS_LOG(TOP_BELOW)
+		CONFIG_KEYS_HANDSHAKE(TOP_BELOW) CONFIG_KEYS_AUTH(TOP_BELOW)
+			CONFIG_KEYS_CRYPTO(TOP_BELOW) CONFIG_KEYS_DRAIN(TOP_BELOW)
+				CONFIG_KEYS_SOCKETS(TOP_BELOW) CONFIG_KEYS_ADMISSION(TOP_BELOW)
+					CONFIG_KEYS_SCHED(TOP_BELOW) CONFIG_KEYS_DEBUG(TOP_BELOW)};
 
 static const struct config_rule listener_rules[] = {CONFIG_KEYS_LISTENER(LISTENER)};
 

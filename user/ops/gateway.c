@@ -12,12 +12,12 @@
 #include "base/hashtab.h"
 #include "base/log.h"
 #include "keeper/channel.h"
+#include "kern/bpf_sched.h"
 #include "net/link.h"
-#include "ops/schedline.h"
+#include "ops/watchdog.h"
 
 enum {
 	DRAIN_GRACE_MS = 2000, /* after drain.period and close_timeout, whoever is left is cut */
-	TICK_MS = 50,
 };
 
 static const char *const *strings(const struct config_strings *s)
@@ -116,7 +116,7 @@ static int translate(struct gateway *g)
 /* What the keeper hands over before CHANNEL_GO. */
 struct handover {
 	int *maps; /* by enum bpf_shared_map; -1: none */
-	int admin_tcp, admin_unix, keys;
+	int admin_tcp, admin_unix, access_log, keys;
 	uid_t owner; /* of the admin socket: may use it besides root */
 	int *fds;    /* [worker * n_listeners + listener] */
 	unsigned n_workers, n_listeners;
@@ -179,6 +179,9 @@ static int receive_handover(int channel, struct handover *h)
 			h->admin_unix = fd;
 			h->owner = rec.index;
 			break;
+		case CHANNEL_ACCESS_LOG:
+			h->access_log = fd;
+			break;
 		case CHANNEL_KEYS:
 			if (h->keys >= 0)
 				close(h->keys);
@@ -219,11 +222,16 @@ static void backend_route(void *ctx, unsigned route, struct admin_route *ret)
 {
 	struct gateway *g = ctx;
 
-	*ret = (struct admin_route){
-		.path = g->limits[route].name, .policy = g->limits[route].out_policy};
-	for (unsigned i = 0; i < g->n_workers; i++)
+	*ret = (struct admin_route){.path = g->limits[route].name,
+		.upstream = g->limits[route].upstream,
+		.policy = g->limits[route].out_policy};
+	for (unsigned i = 0; i < g->n_workers; i++) {
+		const struct conn_route_stats *s = &g->workers[i].net.route_stats[route];
+
+		ret->sessions[i] = s->sessions;
 		for (unsigned p = 0; p < OUT_POLICIES; p++)
-			ret->stats.dropped[p] += g->workers[i].net.route_stats[route].dropped[p];
+			ret->dropped[p] += s->dropped[p];
+	}
 }
 
 /* The keeper orders the drain: it has listeners of its own to close, and must not start another
@@ -264,59 +272,6 @@ static uint64_t connections(const struct gateway *g)
 	return n;
 }
 
-/* Two copies of the workers' counters: what is counted while a line is written belongs to the next
- * one. */
-struct snapshots {
-	struct tg_worker_stats *before, *now;
-	uint64_t before_ns;
-	uint64_t refused; /* by the kernel, at the last line */
-};
-
-static int snapshots_init(struct snapshots *s, const struct gateway *g)
-{
-	size_t bytes = g->n_workers * sizeof *g->stats;
-
-	s->before = aligned_alloc(64, bytes);
-	s->now = aligned_alloc(64, bytes);
-	if (!s->before || !s->now)
-		return -ENOMEM;
-	memcpy(s->before, g->stats, bytes);
-	s->before_ns = worker_clock_ns();
-	s->refused = gateway_kernel_refused(&g->kernel);
-	return 0;
-}
-
-static void snapshots_fini(struct snapshots *s)
-{
-	free(s->before);
-	free(s->now);
-}
-
-/* Logs the scheduler line when it is due. */
-static void scheduler_line(const struct gateway *g, struct snapshots *s)
-{
-	uint64_t now_ns = worker_clock_ns();
-	struct tg_worker_stats *swap;
-	struct gate_info gate;
-	uint64_t refused, grown;
-	char line[SCHEDLINE_MAX];
-
-	if (now_ns - s->before_ns < (uint64_t)g->cfg->log_interval_ms * 1000000)
-		return;
-	memcpy(s->now, g->stats, g->n_workers * sizeof *g->stats);
-	refused = gateway_kernel_refused(&g->kernel);
-	grown = refused - s->refused;
-	s->refused = refused;
-	gateway_gate_info((void *)g, &gate);
-	schedline_format(line, s->now, s->before, g->n_workers, now_ns - s->before_ns,
-		gate.on ? governor_state_name(gate.gate.state) : "off", grown);
-	log_line("sched", "%s", line);
-	swap = s->before;
-	s->before = s->now;
-	s->now = swap;
-	s->before_ns = now_ns;
-}
-
 /* Says, once until the worker accepts again, that it is full earlier than configured. */
 static void report_rings(struct gateway *g)
 {
@@ -337,24 +292,38 @@ static void report_rings(struct gateway *g)
 	}
 }
 
+static void say_late(void *ctx, const char *text)
+{
+	(void)ctx;
+	log_warn("watchdog", "%s", text);
+}
+
 /* Until the workers are to end. True: after a drain or an order; false: the keeper is gone. */
 static bool supervise(struct gateway *g, int channel)
 {
-	struct snapshots snap = {0};
-	bool stop = false, orphan = false, lines;
+	struct watchdog dog = {0};
+	bool stop = false, orphan = false;
 	uint64_t drain_end_ns = 0;
 
-	lines = g->cfg->log_interval_ms && snapshots_init(&snap, g) == 0;
+	if (watchdog_init(&dog, &(struct watchdog_opts){.n_workers = g->n_workers,
+					.turn_us = g->cfg->turn_us,
+					.slice_us = g->cfg->slice_us,
+					.say = say_late}))
+		log_warn("gateway", "no memory to watch the workers' turns");
 	while (!stop) {
 		struct pollfd pfd = {.fd = channel, .events = POLLIN};
 		struct channel_record rec;
 		int fd = -1;
 
-		if (poll(&pfd, 1, TICK_MS) > 0) {
+		if (poll(&pfd, 1, WATCHDOG_STEP_MS) > 0) {
 			int got = channel_recv(channel, &rec, &fd);
 
 			if (got > 0 && rec.kind == CHANNEL_KEYS && fd >= 0)
 				gateway_auth_reload(g, fd);
+			if (got > 0 && rec.kind == CHANNEL_ACCESS_LOG && fd >= 0 && g->access) {
+				access_log_reopen(g->access, fd);
+				fd = -1;
+			}
 			if (fd >= 0)
 				close(fd);
 			orphan = got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR);
@@ -374,11 +343,21 @@ static bool supervise(struct gateway *g, int channel)
 		if (drain_end_ns && (!connections(g) || worker_clock_ns() > drain_end_ns))
 			stop = true;
 		report_rings(g);
-		if (lines)
-			scheduler_line(g, &snap);
+		if (g->kernel.sched)
+			bpf_sched_adapt(g->kernel.sched, connections(g), worker_clock_ns());
+		if (dog.seen)
+			watchdog_look(&dog, g->stats, worker_clock_ns());
+		gateway_line_turn(g);
 	}
-	snapshots_fini(&snap);
+	watchdog_fini(&dog);
 	return !orphan;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
 }
 
 static void destroy(struct gateway *g, struct handover *h)
@@ -395,6 +374,9 @@ static void destroy(struct gateway *g, struct handover *h)
 			close(h->fds[i]);
 	for (unsigned i = 0; g->listeners && i < g->cfg->n_listeners; i++)
 		free((void *)g->listeners[i].proxy_from);
+	access_log_destroy(g->access);
+	close_fd(&h->access_log);
+	gateway_line_fini(g);
 	gateway_gate_fini(g);
 	gateway_kernel_fini(&g->kernel);
 	if (h->keys >= 0)
@@ -434,6 +416,7 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 		.version = TG_VERSION,
 		.hubs = hubs,
 		.n_hubs = n_hubs,
+		.token = &g->admin_token,
 		.backend =
 			{
 				.ctx = g,
@@ -446,11 +429,15 @@ static int start_admin(struct gateway *g, const struct handover *h, struct admin
 				.kick = gateway_kick,
 				.topics = gateway_topics,
 				.publish = gateway_publish,
+				.line = gateway_line,
 				.gate = gateway_gate_info,
 				.gate_say = gateway_gate_say,
 				.verdicts = gateway_kernel_verdicts,
-				.delays = gateway_kernel_delays,
+				.cpu_wait = gateway_kernel_cpu_wait,
+				.share = gateway_kernel_share,
+				.sample = gateway_kernel_measure,
 				.sources = gateway_sources,
+				.top_sources = gateway_top_sources,
 				.why = gateway_why,
 				.list = gateway_list,
 				.list_change = gateway_list_change,
@@ -484,6 +471,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	struct handover h = {.maps = g.kernel.fd,
 		.admin_tcp = -1,
 		.admin_unix = -1,
+		.access_log = -1,
 		.keys = -1,
 		.n_listeners = cfg->n_listeners};
 	struct channel_record ready = {.kind = CHANNEL_READY};
@@ -492,6 +480,7 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	int err, status = 0;
 
 	warm_up();
+	admin_token_init(&g.admin_token);
 	for (unsigned i = 0; i < BPF_SHARED_MAP_COUNT; i++)
 		g.kernel.fd[i] = -1;
 
@@ -514,9 +503,13 @@ int gateway_run(const struct config *cfg, int channel_fd)
 	if (!err)
 		err = gateway_gate_init(&g, h.n_workers);
 	if (!err)
-		err = gateway_workers_create(&g, h.fds, h.n_workers);
+		err = gateway_workers_create(
+			&g, h.fds, h.n_workers, cfg->access_stderr ? STDERR_FILENO : h.access_log);
+	close_fd(&h.access_log); /* after a rotation nothing may keep the old file */
 	if (!err)
 		err = gateway_gate_start(&g);
+	if (!err)
+		err = gateway_line_init(&g);
 	if (err) {
 		status = fail(channel_fd, "workers", err);
 		goto out_workers;
@@ -537,6 +530,7 @@ out_workers:
 	post_all(&g, MAIL_STOP);
 out:
 	destroy(&g, &h);
+	admin_token_fini(&g.admin_token);
 	close(channel_fd);
 	return status;
 }

@@ -39,7 +39,8 @@ static int read_keys(struct gateway *g, int fd, struct auth_keys **ret, const ch
 {
 	const struct config *cfg = g->cfg;
 	unsigned n = cfg->auth_secrets.n + cfg->n_auth_keys, bad;
-	struct secrets_slice *slices = calloc(n + 1, sizeof *slices);
+	unsigned total = n + (cfg->admin_token_file != NULL);
+	struct secrets_slice *slices = calloc(total + 1, sizeof *slices);
 	struct auth_file *files = calloc(n + 1, sizeof *files);
 	void *blob = NULL;
 	size_t len = 0;
@@ -47,12 +48,17 @@ static int read_keys(struct gateway *g, int fd, struct auth_keys **ret, const ch
 
 	*ret_why = NULL;
 	if (slices && files)
-		err = secrets_unpack(fd, n, slices, &blob, &len);
+		err = secrets_unpack(fd, total, slices, &blob, &len);
 	for (unsigned i = 0; !err && i < n; i++)
 		files[i] = (struct auth_file){slices[i].data, slices[i].len};
 	if (!err)
 		err = auth_keys_create(g->key_specs, cfg->n_auth_keys, cfg->auth_secrets.n, files,
 			ret, &bad, ret_why);
+	if (!err && total > n && admin_token_set(&g->admin_token, slices[n].data, slices[n].len)) {
+		auth_keys_unref(*ret);
+		*ret_why = "admin.token_file";
+		err = -EINVAL;
+	}
 	secrets_blob_free(blob, len);
 	free(slices);
 	free(files);

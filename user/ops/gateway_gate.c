@@ -251,6 +251,8 @@ void gateway_gate_info(void *ctx, struct gate_info *ret)
 	ret->shuts = g->shuts;
 	ret->holds = g->holds;
 	ret->memory = t->memory;
+	ret->memory_high_percent = g->opts.memory_high_percent;
+	ret->handshake_percent = g->opts.handshake_percent;
 	pthread_mutex_unlock(&t->lock);
 	ret->unserved = t->gateway->kernel.on ? gateway_kernel_unserved(&t->gateway->kernel)
 					      : admission_unserved(t->admission);

@@ -7,7 +7,9 @@
 #include "core/job.h"
 #include "kern/bpf_maps.h"
 #include "net/listener.h"
+#include "ops/access_log.h"
 #include "ops/admin.h"
+#include "ops/admin_token.h"
 #include "ops/config.h"
 
 /* Messages to workers. */
@@ -45,6 +47,7 @@ struct gateway_worker {
 	uint32_t drain_begin_ms;
 	struct job query_job;
 	struct query_task *queries; /* FIFO */
+	uint64_t access_rand;       /* gateway_access.c */
 	int ring_error_said;        /* main thread: the last ring_error that was logged */
 };
 
@@ -56,6 +59,16 @@ struct gateway_kernel {
 	struct tg_pace *pace;         /* mapped, read only */
 	struct tg_worker_load *load;  /* one a worker; the process's own when not on */
 	struct ring_buffer *events;   /* NULL: none can be read */
+	/* What measures delays, both NULL when not on. */
+	struct tg_sched *sched;
+	struct tg_ready *ready;
+};
+
+/* The busiest source prefixes, found by a walk that costs little of the time between two. */
+struct gateway_top {
+	struct tg_prefix key[SOURCES_TOP_MAX];
+	size_t n;
+	uint64_t next_walk_ns;
 };
 
 struct gateway {
@@ -74,17 +87,28 @@ struct gateway {
 	struct auth_policy *policies; /* by route */
 	struct auth_key_spec *key_specs;
 	struct auth_opts auth;
+	struct admin_token admin_token;
 	struct hub_limits *hub_limits; /* by route */
 	struct exchange_peers peers;
 
+	struct access_log *access; /* NULL: none is written */
 	struct gateway_gate *gate; /* NULL: admission is off */
 	struct gateway_kernel kernel;
+	struct gateway_line *line;
+	struct gateway_top top; /* of the one thread that asks for it */
 	_Atomic bool draining;
 };
 
 /* gateway_worker.c: creates and starts the workers; fds[worker * listeners + listener] are their
- * listening sockets. What was created stays in g, also on failure. In the main thread. */
-int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers);
+ * listening sockets, access_fd is where the access log goes, or -1. What was created stays in g,
+ * also on failure. In the main thread. */
+int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers, int access_fd);
+
+/* gateway_access.c: the access log, when fd is one (it stays the caller's). Main thread, between
+ * the workers' counters and their threads. 0 or -errno. */
+int gateway_access_create(struct gateway *g, unsigned n_workers, int fd);
+/* A new worker's net begins to tell it. In the worker. */
+void gateway_access_attach(struct gateway_worker *gw);
 
 /* gateway_auth.c: policies of the routes, keys, crypto threads. keys_fd: of CHANNEL_KEYS, or -1.
  * Main thread. What was made stays in g, also on failure; *ret_why says more then, or is NULL. */
@@ -140,8 +164,13 @@ uint64_t gateway_kernel_unserved(const struct gateway_kernel *k);
 /* SYNs refused by the kernel so far. */
 uint64_t gateway_kernel_refused(const struct gateway_kernel *k);
 int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_COUNT]);
-/* What sched measured of a worker; -EOPNOTSUPP while it is off. */
-int gateway_kernel_delays(void *ctx, unsigned worker, struct bpf_sched_delays *ret);
+/* Waits of a worker's thread for a CPU, ns; -EOPNOTSUPP while they are not measured. */
+int gateway_kernel_cpu_wait(void *ctx, unsigned worker, struct hist *ret);
+/* Of the sockets, 0..1, whose wake delay is measured now; 0: none. */
+double gateway_kernel_share(void *ctx);
+/* Asks the keeper to measure percent of them, 0..100, and waits for what comes of it. 0,
+ * -EOPNOTSUPP, -ETIMEDOUT; -EIO: the keeper could not, and says why in the log. */
+int gateway_kernel_measure(void *ctx, unsigned percent);
 /* One entry of a list in the kernel. */
 int gateway_kernel_list(
 	struct gateway_kernel *k, enum gate_list which, bool add, const struct prefix_entry *entry);
@@ -150,7 +179,16 @@ int gateway_kernel_each(struct gateway_kernel *k, enum gate_list which,
 	int (*fn)(void *ctx, const struct prefix_entry *entry), void *ctx);
 /* gateway_sources.c */
 int gateway_sources(void *ctx, size_t limit, struct source_info **ret, size_t *ret_n);
+int gateway_top_sources(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n);
 int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret);
+
+/* gateway_line.c: the scheduler line. In the main thread; turn as often as possible, it closes the
+ * interval and logs it when it is due. */
+int gateway_line_init(struct gateway *g);
+void gateway_line_turn(struct gateway *g);
+void gateway_line_fini(struct gateway *g);
+/* Any thread: the last closed interval and how long ago that was; false before there is one. */
+bool gateway_line(void *ctx, struct schedline *ret, uint64_t *ret_age_ns);
 
 /* gateway_query.c: questions from admin threads that the workers answer. */
 void gateway_query_init(struct gateway_worker *gw);

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 
+#include "keeper/channel.h"
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
 #include "kern/bpf_sched.h"
@@ -23,6 +24,7 @@
 enum {
 	PAGE_BYTES = 4096,
 	BURST_MS = 50,      /* of the rate; admit needs 40 */
+	SWITCH_TRIES = 400, /* of 5 ms: as long as an answer of the admin surface may take */
 	V4_BLOCK_BYTES = 4, /* that stand before an IPv4 address in a trie's key */
 };
 
@@ -75,6 +77,11 @@ int gateway_kernel_init(struct gateway_kernel *k)
 	if (err)
 		return err;
 	k->pace = p;
+	err = bpf_sched_map(k->fd[BPF_MAP_sched], &k->sched);
+	if (!err)
+		err = bpf_sched_map_ready(k->fd[BPF_MAP_ready], &k->ready);
+	if (err)
+		return err;
 	k->events = ring_buffer__new(k->fd[BPF_MAP_events], on_event, NULL, NULL);
 	if (!k->events)
 		log_warn("kernel", "events of the gate cannot be read: %s", strerror(errno));
@@ -88,6 +95,8 @@ void gateway_kernel_fini(struct gateway_kernel *k)
 {
 	ring_buffer__free(k->events);
 	worker_load_unmap(k->load);
+	bpf_sched_unmap(k->sched);
+	bpf_sched_unmap_ready(k->ready);
 	if (k->gate)
 		bpf_maps_munmap(k->gate, PAGE_BYTES);
 	if (k->pace)
@@ -106,7 +115,11 @@ static struct tg_worker_load *line_of(const struct gateway_worker *gw)
 
 void gateway_kernel_begin(struct gateway_worker *gw)
 {
+	struct tg_sched *sched = gw->gateway->kernel.sched;
+
 	worker_load_begin(line_of(gw));
+	if (sched)
+		bpf_sched_worker_begin(sched, gw->w->id);
 }
 
 /* Of the rings there are; a worker that accepts has room, if only in a ring to come. */
@@ -139,6 +152,10 @@ void gateway_kernel_publish(struct gateway_worker *gw, bool sleeping)
 
 void gateway_kernel_end(struct gateway_worker *gw)
 {
+	struct tg_sched *sched = gw->gateway->kernel.sched;
+
+	if (sched)
+		bpf_sched_worker_end(sched, gw->w->id);
 	worker_load_end(line_of(gw));
 }
 
@@ -227,19 +244,42 @@ int gateway_kernel_verdicts(void *ctx, struct tg_verdict_count ret[TG_VERDICT_CO
 	return bpf_verdicts_read(g->kernel.fd[BPF_MAP_verdicts], ret);
 }
 
-int gateway_kernel_delays(void *ctx, unsigned worker, struct bpf_sched_delays *ret)
+int gateway_kernel_cpu_wait(void *ctx, unsigned worker, struct hist *ret)
 {
 	const struct gateway *g = ctx;
-	struct tg_sched sched;
-	uint32_t zero = 0;
 
-	if (!g->kernel.on)
-		return -EOPNOTSUPP;
-	if (bpf_map_lookup_elem(g->kernel.fd[BPF_MAP_sched], &zero, &sched))
-		return -errno;
-	if (!sched.share && !sched.run)
+	if (!gateway_kernel_share(ctx))
 		return -EOPNOTSUPP;
 	return bpf_sched_read(g->kernel.fd[BPF_MAP_delays], worker, ret);
+}
+
+double gateway_kernel_share(void *ctx)
+{
+	const struct gateway *g = ctx;
+
+	return g->kernel.sched ? bpf_sched_share(g->kernel.sched) : 0;
+}
+
+int gateway_kernel_measure(void *ctx, unsigned percent)
+{
+	const struct gateway *g = ctx;
+	struct channel_record rec = {.kind = CHANNEL_SAMPLE, .index = percent};
+	struct timespec nap = {0, 5000000};
+	uint32_t before;
+	int err, tries = 0;
+
+	if (!g->kernel.sched)
+		return -EOPNOTSUPP;
+	before = __atomic_load_n(&g->kernel.sched->switches, __ATOMIC_ACQUIRE);
+	err = channel_send(g->channel, &rec, -1);
+	if (err)
+		return err;
+	while (__atomic_load_n(&g->kernel.sched->switches, __ATOMIC_ACQUIRE) == before) {
+		if (++tries == SWITCH_TRIES)
+			return -ETIMEDOUT;
+		nanosleep(&nap, NULL);
+	}
+	return !gateway_kernel_share(ctx) == !percent ? 0 : -EIO;
 }
 
 struct each {

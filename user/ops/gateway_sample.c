@@ -7,7 +7,7 @@
 #include "core/worker.h"
 
 struct worker_seen {
-	uint64_t busy_us, handshake_ns, admitted, refused, handshakes;
+	uint64_t busy_us, awake_ns, handshake_ns, admitted, refused, handshakes;
 };
 
 _Static_assert((int)STATS_CLASSES == (int)RUNQ_CLASSES, "one counter a class");
@@ -86,6 +86,7 @@ void gateway_sample(struct gateway_sampler *s, const struct tg_worker_stats *sta
 		const struct tg_worker_stats *w = &stats[i];
 		struct worker_seen *seen = &s->seen[i];
 		uint64_t busy_ns = grown(&seen->busy_us, w->loop_us.sum) * 1000, delay_ns;
+		uint64_t awake_ns = grown(&seen->awake_ns, w->awake_ns);
 		uint64_t handshake_ns = grown(&seen->handshake_ns, w->class_ns[RUNQ_HANDSHAKE]);
 		uint64_t handshakes = grown(&seen->handshakes, w->handshakes);
 
@@ -97,6 +98,7 @@ void gateway_sample(struct gateway_sampler *s, const struct tg_worker_stats *sta
 		ret->has_delay = true;
 		ret->delay_ns = delay_ns;
 		ret->busy_ns = busy_ns;
+		ret->awake_ns = awake_ns;
 		ret->handshake_ns = handshake_ns;
 		ret->served_here = handshakes;
 	}

@@ -12,6 +12,7 @@
 
 #include "kern/bpf_gate.h"
 #include "kern/bpf_lists.h"
+#include "kern/bpf_proven.h"
 #include "ops/gate_options.h"
 
 struct look {
@@ -118,6 +119,97 @@ int gateway_sources(void *ctx, size_t limit, struct source_info **ret, size_t *r
 	return 0;
 }
 
+/* ---- the busiest ---- */
+
+enum {
+	BATCH = 1024,       /* entries a system call; more than a bucket ever holds */
+	REST_PER_WALK = 50, /* a walk takes at most 2 % of a CPU */
+};
+
+struct best {
+	double presence[SOURCES_TOP_MAX]; /* greatest first */
+	struct tg_prefix key[SOURCES_TOP_MAX];
+	size_t n;
+};
+
+/* By what the entry alone says: who else would have to be asked of each is asked of the best. */
+static double presence(const struct tg_source *s, uint64_t now_ns)
+{
+	double known = seconds(now_ns - s->first_ns);
+	double churn = known > 0 ? (double)(s->accepts + s->closes) / known : 0;
+
+	return churn + (s->accepts > s->closes ? (double)(s->accepts - s->closes) : 0);
+}
+
+static void consider(struct best *b, const struct tg_prefix *key, double worth)
+{
+	size_t i;
+
+	if (b->n == SOURCES_TOP_MAX && worth <= b->presence[b->n - 1])
+		return;
+	if (b->n < SOURCES_TOP_MAX)
+		b->n++;
+	for (i = b->n - 1; i && b->presence[i - 1] < worth; i--) {
+		b->presence[i] = b->presence[i - 1];
+		b->key[i] = b->key[i - 1];
+	}
+	b->presence[i] = worth;
+	b->key[i] = *key;
+}
+
+static int walk(const struct look *l, struct best *ret)
+{
+	struct tg_prefix *keys = malloc(BATCH * sizeof *keys);
+	struct tg_source *values = malloc(BATCH * sizeof *values);
+	uint32_t at, *in = NULL;
+	int err = keys && values ? 0 : -ENOMEM;
+
+	ret->n = 0;
+	while (!err) {
+		uint32_t n = BATCH;
+
+		err = bpf_map_lookup_batch(
+			l->k->fd[BPF_MAP_sources], in, &at, keys, values, &n, NULL);
+		if (!err || err == -ENOENT)
+			for (uint32_t i = 0; i < n; i++)
+				consider(ret, &keys[i], presence(&values[i], l->now_ns));
+		in = &at;
+	}
+	free(keys);
+	free(values);
+	return err == -ENOENT ? 0 : err; /* that was all */
+}
+
+int gateway_top_sources(void *ctx, size_t limit, struct source_info *ret, size_t *ret_n)
+{
+	struct gateway *g = ctx;
+	struct gateway_top *top = &g->top;
+	struct tg_source source;
+	struct best best;
+	struct look l;
+	size_t n = 0;
+	int err = begin(g, &l);
+
+	if (!err && l.now_ns >= top->next_walk_ns) {
+		err = walk(&l, &best);
+		if (!err) {
+			uint64_t end_ns = worker_clock_ns();
+
+			memcpy(top->key, best.key, sizeof top->key);
+			top->n = best.n;
+			top->next_walk_ns = end_ns + REST_PER_WALK * (end_ns - l.now_ns);
+		}
+	}
+	if (err)
+		return err;
+	for (size_t i = 0; i < top->n && n < limit; i++)
+		if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_sources], &top->key[i], &source))
+			describe(&l, &top->key[i], &source, &ret[n++]);
+	qsort(ret, n, sizeof *ret, by_weight_of_presence);
+	*ret_n = n;
+	return 0;
+}
+
 /* ---- why ---- */
 
 static bool in_list(const struct look *l, enum bpf_shared_map map, const struct tg_lpm_key *addr,
@@ -210,7 +302,7 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 {
 	struct tg_lpm_key key;
 	struct tg_prefix narrow;
-	struct tg_source source;
+	struct bpf_proven_place place;
 	struct tg_weight weight;
 	struct tg_open open;
 	struct look l;
@@ -223,7 +315,8 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 	*ret = (struct why_info){.admitted = true};
 	gate_key(addr, 128, &key);
 	bpf_source_key(key.addr, l.settings.tier[family][0].len, &narrow);
-	ret->proven = !bpf_map_lookup_elem(l.k->fd[BPF_MAP_sources], &narrow, &source);
+	ret->proven =
+		!bpf_proven_find(l.k->fd[BPF_MAP_proven], l.settings.proven_seed, &narrow, &place);
 	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_open], &narrow, &open) && open.connections > 0)
 		ret->open = (uint32_t)open.connections;
 	loopback = (l.settings.flags & TG_SET_EXEMPT_LOOPBACK) &&

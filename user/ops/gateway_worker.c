@@ -130,6 +130,7 @@ static int on_start(struct worker *w)
 			.auth = g->auth,
 		});
 	gateway_query_init(gw);
+	gateway_access_attach(gw);
 	gateway_gate_attach(g, &gw->net);
 	gateway_kernel_begin(gw);
 	return 0;
@@ -250,9 +251,10 @@ void gateway_mail_drop(struct gateway_worker *gw)
 			exchange_drop(&msg);
 }
 
-int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
+int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers, int access_fd)
 {
 	const struct config *cfg = g->cfg;
+	int err;
 
 	conn_register(&worker_ops);
 	listener_register(&worker_ops);
@@ -266,6 +268,11 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 		return -ENOMEM;
 	g->conn.workers = g->stats;
 	g->conn.n_workers = n_workers;
+	for (unsigned i = 0; i < n_workers; i++)
+		stats_init(&g->stats[i]);
+	err = gateway_access_create(g, n_workers, access_fd);
+	if (err)
+		return err;
 	for (unsigned i = 0; i < g->n_workers; i++) {
 		struct gateway_worker *gw = &g->workers[i];
 		struct worker_opts opts = {
@@ -283,14 +290,14 @@ int gateway_workers_create(struct gateway *g, int *fds, unsigned n_workers)
 			.turn_us = cfg->turn_us,
 			.turn_frames = cfg->turn_frames,
 			.batch_wait_us = cfg->batch_wait_us,
+			.sched = g->kernel.sched,
+			.ready = g->kernel.ready,
 			.net = &gw->net,
 		};
-		int err;
 
 		gw->gateway = g;
 		gw->listener_fds = &fds[i * cfg->n_listeners];
 		gw->stats = opts.stats = &g->stats[i];
-		stats_init(gw->stats);
 		memcpy(opts.quantum_ns, quantum_ns, sizeof quantum_ns);
 		err = worker_create(&opts, &worker_ops, &gw->w);
 		if (!err)

@@ -62,9 +62,14 @@ static void put_head(FILE *f, const char *name, const char *type, const char *he
 	fprintf(f, "\n# TYPE %s %s\n", name, type);
 }
 
-static void put_worker_value(FILE *f, const char *name, unsigned worker, uint64_t v)
+static void put_worker_value(
+	FILE *f, const char *name, const char *unit, unsigned worker, uint64_t v)
 {
-	fprintf(f, "%s{worker=\"%u\"} %" PRIu64 "\n", name, worker, v);
+	if (!strcmp(unit, "ns"))
+		fprintf(f, "%s{worker=\"%u\"} %" PRIu64 ".%09" PRIu64 "\n", name, worker,
+			v / 1000000000u, v % 1000000000u);
+	else
+		fprintf(f, "%s{worker=\"%u\"} %" PRIu64 "\n", name, worker, v);
 }
 
 static void put_listed(FILE *f, const struct metrics_input *in)
@@ -72,7 +77,7 @@ static void put_listed(FILE *f, const struct metrics_input *in)
 #define X(field, name, unit, help)                                                                 \
 	put_head(f, "tidegate_" name, type, help);                                                 \
 	for (unsigned i = 0; i < in->n_workers; i++)                                               \
-		put_worker_value(f, "tidegate_" name, i, in->workers[i].field);
+		put_worker_value(f, "tidegate_" name, unit, i, in->workers[i].field);
 	const char *type = "counter";
 	TG_COUNTERS(X)
 	type = "gauge";
@@ -80,18 +85,54 @@ static void put_listed(FILE *f, const struct metrics_input *in)
 #undef X
 }
 
+static void put_connection_kind(
+	FILE *f, unsigned worker, const char *route, const char *kind, uint64_t v)
+{
+	fprintf(f, "tidegate_connections{worker=\"%u\",route=\"", worker);
+	put_escaped(f, route, true);
+	fprintf(f, "\",kind=\"%s\"} %" PRIu64 "\n", kind, v);
+}
+
+/* The path was seen at an earlier route already. */
+static bool path_seen(const struct metrics_input *in, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (!strcmp(in->routes[k].path, in->routes[i].path))
+			return true;
+	return false;
+}
+
+static void put_route_sessions(FILE *f, const struct metrics_input *in, size_t route)
+{
+	const char *path = in->routes[route].path;
+
+	for (unsigned i = 0; i < in->n_workers; i++) {
+		uint64_t sum = 0;
+
+		for (size_t k = route; k < in->n_routes; k++)
+			if (!strcmp(in->routes[k].path, path))
+				sum += in->routes[k].sessions[i];
+		put_connection_kind(f, i, path, "session", sum);
+	}
+}
+
 static void put_connections(FILE *f, const struct metrics_input *in)
 {
-	static const char name[] = "tidegate_connections";
-
-	put_head(f, name, "gauge",
-		"Client connections by kind: before the end of their handshake, or sessions");
+	put_head(f, "tidegate_connections", "gauge",
+		"Client connections by kind: before the end of their handshake, sessions by their "
+		"route, and those that are being closed");
 	for (unsigned i = 0; i < in->n_workers; i++) {
-		fprintf(f, "%s{worker=\"%u\",kind=\"handshaking\"} %" PRIu64 "\n", name, i,
-			in->workers[i].handshaking);
-		fprintf(f, "%s{worker=\"%u\",kind=\"session\"} %" PRIu64 "\n", name, i,
-			in->workers[i].sessions);
+		const struct tg_worker_stats *s = &in->workers[i];
+		uint64_t known = s->handshaking + s->sessions;
+
+		put_connection_kind(f, i, "", "handshaking", s->handshaking);
+		/* Read while the worker counts: the parts may be ahead of the whole. */
+		put_connection_kind(
+			f, i, "", "closing", s->connections > known ? s->connections - known : 0);
 	}
+	for (size_t i = 0; i < in->n_routes; i++)
+		if (!path_seen(in, i))
+			put_route_sessions(f, in, i);
 }
 
 static void put_by_reason(FILE *f, const struct metrics_input *in)
@@ -154,7 +195,7 @@ static void put_routes(FILE *f, const struct metrics_input *in)
 		for (size_t k = i; k < in->n_routes; k++)
 			if (in->routes[k].policy == p &&
 				!strcmp(in->routes[k].path, in->routes[i].path))
-				sum += in->routes[k].stats.dropped[p];
+				sum += in->routes[k].dropped[p];
 		fprintf(f, "tidegate_out_dropped_total{policy=\"%s\",route=\"", out_policy_name(p));
 		put_escaped(f, in->routes[i].path, true);
 		fprintf(f, "\"} %" PRIu64 "\n", sum);
@@ -184,40 +225,53 @@ static void put_histogram(
 static void put_delays(FILE *f, const struct metrics_input *in)
 {
 	static const char run[] = "tidegate_run_delay_seconds",
-			  poll[] = "tidegate_poll_delay_seconds", loop[] = "tidegate_loop_seconds";
+			  poll[] = "tidegate_poll_delay_seconds", loop[] = "tidegate_loop_seconds",
+			  first[] = "tidegate_first_poll_seconds", busy[] = "tidegate_busy_ratio";
 
 	put_head(f, run, "histogram",
 		"From an event's reception by its worker to its turn in the run queue");
 	for (unsigned i = 0; i < in->n_workers; i++)
 		put_histogram(f, run, i, &in->workers[i].run_delay_us, 1);
 	put_head(f, poll, "histogram",
-		"From a socket's readiness to its handler; the same source as "
-		"tidegate_run_delay_seconds, "
-		"the wake delay before it is not measured");
+		"From a socket's readiness to its handler: wake delay and run delay of the same "
+		"event, of the sampled sockets; while tidegate_sched_sample_ratio is 0, the run "
+		"delay alone, of everything");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, poll, i, &in->workers[i].run_delay_us, 1);
+		put_histogram(f, poll, i, &in->workers[i].poll_delay_us, 1);
+	put_head(f, first, "histogram",
+		"From a connection's accept to its first turn, the client's time to send something "
+		"included");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		put_histogram(f, first, i, &in->workers[i].first_poll_us, 1);
 	put_head(f, loop, "histogram",
 		"One turn of the worker's loop without its waiting: what an event may wait before "
 		"it is received");
 	for (unsigned i = 0; i < in->n_workers; i++)
 		put_histogram(f, loop, i, &in->workers[i].loop_us, 1);
+	put_head(f, busy, "gauge", "Share of the last second that the worker was at work");
+	for (unsigned i = 0; i < in->n_workers; i++)
+		fprintf(f, "%s{worker=\"%u\"} %" PRIu64 ".%03" PRIu64 "\n", busy, i,
+			in->workers[i].busy_permille / 1000, in->workers[i].busy_permille % 1000);
 }
 
 static void put_kernel_delays(FILE *f, const struct metrics_input *in)
 {
 	static const char wake[] = "tidegate_wake_delay_seconds",
-			  run[] = "tidegate_cpu_wait_seconds";
+			  wait[] = "tidegate_cpu_wait_seconds";
 
-	if (!in->delays)
-		return;
+	put_head(f, "tidegate_sched_sample_ratio", "gauge",
+		"Share of the sockets whose wake delay the kernel measures; 0: none");
+	fprintf(f, "tidegate_sched_sample_ratio %.5f\n", in->share);
 	put_head(f, wake, "histogram",
-		"From a socket's readiness to its reception by the worker, as the kernel sees it; "
-		"of a sample of the sockets");
+		"From a socket's readiness, as the kernel sees it, to its reception by the worker; "
+		"of the sampled sockets");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, wake, i, &in->delays[i].wake, 1000);
-	put_head(f, run, "histogram", "Waits of the worker's thread for a CPU");
+		put_histogram(f, wake, i, &in->workers[i].wake_delay_us, 1);
+	if (!in->cpu_wait)
+		return;
+	put_head(f, wait, "histogram", "Waits of the worker's thread for a CPU");
 	for (unsigned i = 0; i < in->n_workers; i++)
-		put_histogram(f, run, i, &in->delays[i].run, 1000);
+		put_histogram(f, wait, i, &in->cpu_wait[i], 1000);
 }
 
 struct link_sum {

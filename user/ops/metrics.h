@@ -8,7 +8,6 @@
 #include <stddef.h>
 
 #include "base/stats.h"
-#include "kern/bpf_sched.h"
 #include "ops/admin.h"
 #include "ops/process_stats.h"
 
@@ -22,7 +21,8 @@ struct metrics_input {
 	const struct admin_route *routes; /* two of one path are added up */
 	size_t n_routes;
 	const struct tg_verdict_count *kernel; /* TG_VERDICT_COUNT; NULL: no gate in the kernel */
-	const struct bpf_sched_delays *delays; /* n_workers; NULL: not measured */
+	const struct hist *cpu_wait;           /* n_workers, nanoseconds; NULL: not measured */
+	double share;                  /* of the sockets, 0..1, whose wake delay is measured */
 	const struct link_info *links; /* two of one upstream, endpoint and worker are added up */
 	size_t n_links;
 	bool links_unknown; /* a worker did not answer: no series of links, and

@@ -12,6 +12,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "kern/bpf_dispatch.h"
+#include "kern/bpf_error.h"
+
 enum {
 	PROBE_ENTRIES = 8, /* of rings, file table and buffer ring alike: the smallest that work */
 	PROBE_WAIT_S = 1,  /* what answers at all answers at once */
@@ -169,6 +172,14 @@ static void probe_rings(struct probe_facts *f)
 	io_uring_queue_exit(&u);
 }
 
+/* As far as this user may have it: without privilege the answer is no. */
+static void probe_gate(struct probe_facts *f)
+{
+	f->error[PROBE_btf] = access("/sys/kernel/btf/vmlinux", R_OK) ? -errno : 0;
+	bpf_error_capture();
+	f->error[PROBE_freplace] = bpf_dispatch_allowed() ? 0 : -EPERM;
+}
+
 static void probe_limit(int resource, uint64_t *ret_soft, uint64_t *ret_hard)
 {
 	struct rlimit lim = {0, 0};
@@ -197,10 +208,21 @@ void probe_collect(struct probe_facts *ret)
 	probe_limit(RLIMIT_NOFILE, &f.nofile_soft, &f.nofile_hard);
 	probe_limit(RLIMIT_MEMLOCK, &f.memlock_soft, &f.memlock_hard);
 	probe_rings(&f);
+	probe_gate(&f);
 	*ret = f;
 }
 
-static bool kernel_too_old(const struct probe_facts *f)
+const char *probe_feature_text(enum probe_feature which)
+{
+	return features[which].text;
+}
+
+bool probe_feature_needed(enum probe_feature which)
+{
+	return features[which].needed;
+}
+
+bool probe_kernel_too_old(const struct probe_facts *f)
 {
 	if (f->kernel_major != PROBE_KERNEL_MAJOR)
 		return f->kernel_major < PROBE_KERNEL_MAJOR;
@@ -215,6 +237,13 @@ static const char *uring_hint(const struct probe_facts *f)
 	if (f->uring_disabled > 0)
 		return ": the sysctl kernel.io_uring_disabled forbids it";
 	return ": a seccomp filter or security module forbids it";
+}
+
+void probe_feature_why(
+	const struct probe_facts *f, enum probe_feature which, char *text, size_t len)
+{
+	snprintf(text, len, "%s%s", strerror(-f->error[which]),
+		which == PROBE_io_uring ? uring_hint(f) : "");
 }
 
 __attribute__((format(printf, 4, 5))) static void append(
@@ -233,7 +262,7 @@ __attribute__((format(printf, 4, 5))) static void append(
 
 bool probe_missing(const struct probe_facts *f, char *text, size_t len)
 {
-	bool old = kernel_too_old(f), any = false;
+	bool old = probe_kernel_too_old(f), any = false;
 	size_t at = 0;
 
 	for (unsigned i = 0; i < PROBE_FEATURE_COUNT; i++)
@@ -246,8 +275,10 @@ bool probe_missing(const struct probe_facts *f, char *text, size_t len)
 	if (any)
 		append(text, len, &at, "%smissing: ", old ? "; " : "");
 	if (f->error[PROBE_io_uring]) {
-		append(text, len, &at, "%s (%s%s)", features[PROBE_io_uring].text,
-			strerror(-f->error[PROBE_io_uring]), uring_hint(f));
+		char why[PROBE_WHY_MAX];
+
+		probe_feature_why(f, PROBE_io_uring, why, sizeof(why));
+		append(text, len, &at, "%s (%s)", features[PROBE_io_uring].text, why);
 		return true;
 	}
 	const char *comma = "";
@@ -277,14 +308,17 @@ static void print_limit(FILE *out, const char *name, uint64_t soft, uint64_t har
 void probe_print(const struct probe_facts *f, FILE *out)
 {
 	fprintf(out, "%-70s %s%s\n", "kernel (6.12 or newer)", f->release,
-		kernel_too_old(f) ? ", too old" : "");
+		probe_kernel_too_old(f) ? ", too old" : "");
 	for (unsigned i = 0; i < PROBE_FEATURE_COUNT; i++) {
-		if (!f->error[i])
+		char why[PROBE_WHY_MAX];
+
+		if (!f->error[i]) {
 			fprintf(out, "%-70s yes\n", features[i].text);
-		else
-			fprintf(out, "%-70s no (%s%s)%s\n", features[i].text,
-				strerror(-f->error[i]), i == PROBE_io_uring ? uring_hint(f) : "",
-				features[i].needed ? "" : ", not needed");
+			continue;
+		}
+		probe_feature_why(f, (enum probe_feature)i, why, sizeof(why));
+		fprintf(out, "%-70s no (%s)%s\n", features[i].text, why,
+			features[i].needed ? "" : ", not needed");
 	}
 	print_limit(out, "RLIMIT_NOFILE", f->nofile_soft, f->nofile_hard);
 	print_limit(out, "RLIMIT_MEMLOCK, bytes", f->memlock_soft, f->memlock_hard);

@@ -1,6 +1,7 @@
 /* What this machine offers of what tidegate needs: for --probe, and for a clear error at the start.
  *
- * Collecting opens rings and sockets for a moment, none on the network; judging is pure.
+ * Collecting opens rings and sockets for a moment, none on the network, and as root loads a BPF
+ * program; judging is pure.
  */
 #ifndef TIDEGATE_OPS_PROBE_H
 #define TIDEGATE_OPS_PROBE_H
@@ -10,10 +11,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* The oldest kernel supported. */
 enum {
+	/* The oldest kernel supported. */
 	PROBE_KERNEL_MAJOR = 6,
 	PROBE_KERNEL_MINOR = 12,
+	PROBE_WHY_MAX = 160, /* the longest text of probe_feature_why, with its NUL */
 };
 
 /* name, is it needed, what it is (and since which kernel). The first one stands for io_uring as a
@@ -29,7 +31,9 @@ enum {
 	X(socket_commands, true, "io_uring socket command GETSOCKOPT (6.7)")                       \
 	X(msg_ring, true, "io_uring MSG_RING (5.18)")                                              \
 	X(min_wait, true, "io_uring minimum wait (6.12)")                                          \
-	X(send_msg_ring, false, "io_uring SEND_MSG_RING without a ring (6.13)")
+	X(send_msg_ring, false, "io_uring SEND_MSG_RING without a ring (6.13)")                    \
+	X(btf, false, "BTF of the kernel, for the gate in the kernel")                             \
+	X(freplace, false, "BPF freplace, for other XDP programs beside the gate")
 
 enum probe_feature {
 #define X(name, needed, text) PROBE_##name,
@@ -48,6 +52,14 @@ struct probe_facts {
 };
 
 void probe_collect(struct probe_facts *ret);
+
+/* Of PROBE_FEATURES. */
+const char *probe_feature_text(enum probe_feature which);
+bool probe_feature_needed(enum probe_feature which);
+bool probe_kernel_too_old(const struct probe_facts *f);
+/* Why a feature cannot be had, into text: of io_uring as a whole more than the errno's words. */
+void probe_feature_why(
+	const struct probe_facts *f, enum probe_feature which, char *text, size_t len);
 
 /* Says in text what is needed and missing, by name, and returns true; false and nothing written
  * when all is there. */

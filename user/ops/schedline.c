@@ -50,15 +50,6 @@ static uint64_t grown(uint64_t now, uint64_t before)
 	return now > before ? now - before : 0;
 }
 
-static uint64_t closes(const struct tg_worker_stats *s)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < CLOSE_REASONS; i++)
-		sum += s->closes[i];
-	return sum;
-}
-
 static uint64_t refused(const struct tg_worker_stats *s)
 {
 	uint64_t sum = 0;
@@ -74,56 +65,54 @@ static uint64_t dropped(const struct tg_worker_stats *s)
 	return s->link_messages_lost + s->link_buffer_refused + s->out_dropped;
 }
 
-struct interval {
-	uint64_t delay_p99_us, runnable, conns;
-	uint64_t accepts, admitted, closes, refused, forced_yields, dropped;
-};
-
-static void add_worker(struct interval *iv, const struct tg_worker_stats *now,
-	const struct tg_worker_stats *before)
+static void add_worker(struct schedline *l, const struct tg_worker_stats *now,
+	const struct tg_worker_stats *before, double per_s)
 {
 	struct hist delay;
-	hist_diff(&delay, &now->run_delay_us, &before->run_delay_us);
+	hist_diff(&delay, &now->poll_delay_us, &before->poll_delay_us);
 	uint64_t p99 = hist_quantile(&delay, 0.99);
-	if (p99 > iv->delay_p99_us)
-		iv->delay_p99_us = p99;
+	if (p99 > l->delay_p99_us)
+		l->delay_p99_us = p99;
 
-	iv->runnable += now->runnable;
-	iv->conns += now->connections;
-	iv->accepts += grown(now->accepts, before->accepts);
-	iv->closes += grown(closes(now), closes(before));
+	uint64_t accepts = grown(now->accepts, before->accepts);
 	uint64_t turned_away = grown(refused(now), refused(before));
-	iv->admitted += grown(grown(now->accepts, before->accepts), turned_away);
-	iv->refused += turned_away + grown(now->refused_full, before->refused_full);
-	iv->forced_yields += grown(now->forced_yields, before->forced_yields);
-	iv->dropped += grown(dropped(now), dropped(before));
+	l->runnable += now->runnable;
+	l->conns += now->connections;
+	l->accepts_per_s += (double)accepts * per_s;
+	l->closes_per_s += (double)grown(stats_closes(now), stats_closes(before)) * per_s;
+	l->admitted += grown(accepts, turned_away);
+	l->refused += turned_away + grown(now->refused_full, before->refused_full);
+	l->forced_yields += grown(now->forced_yields, before->forced_yields);
+	l->dropped += grown(dropped(now), dropped(before));
 }
 
-size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
+void schedline_take(struct schedline *ret, const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
 	const char *gate, uint64_t refused_in_kernel)
 {
 	assert(interval_ns > 0);
-	struct interval iv = {.refused = refused_in_kernel};
+	*ret = (struct schedline){
+		.interval_ns = interval_ns, .gate = gate, .refused = refused_in_kernel};
 	for (unsigned i = 0; i < n_workers; i++)
-		add_worker(&iv, &now[i], &before[i]);
+		add_worker(ret, &now[i], &before[i], 1e9 / (double)interval_ns);
+}
 
-	double per_s = 1e9 / (double)interval_ns;
+size_t schedline_format(char out[SCHEDLINE_MAX], const struct schedline *l)
+{
 	char delay[HUMAN_MAX], runnable[HUMAN_MAX], accepts[HUMAN_MAX], closed[HUMAN_MAX];
-	char conns[HUMAN_MAX], admitted[HUMAN_MAX], refused[HUMAN_MAX], yields[HUMAN_MAX];
+	char conns[HUMAN_MAX], admitted[HUMAN_MAX], turned_away[HUMAN_MAX], yields[HUMAN_MAX];
 	char drops[HUMAN_MAX];
 
 	int n = snprintf(out, SCHEDLINE_MAX,
 		"sched_poll_delay_p99=%s runnable_tasks=%s accepts=%s/s closes=%s/s conns=%s "
 		"gate=%s admitted=%s refused=%s forced_yields=%s dropped=%s",
-		human_delay_us(delay, iv.delay_p99_us), human_count(runnable, (double)iv.runnable),
-		human_count(accepts, (double)iv.accepts * per_s),
-		human_count(closed, (double)iv.closes * per_s),
-		human_count(conns, (double)iv.conns), gate,
-		human_count(admitted, (double)iv.admitted),
-		human_count(refused, (double)iv.refused),
-		human_count(yields, (double)iv.forced_yields),
-		human_count(drops, (double)iv.dropped));
+		human_delay_us(delay, l->delay_p99_us), human_count(runnable, (double)l->runnable),
+		human_count(accepts, l->accepts_per_s), human_count(closed, l->closes_per_s),
+		human_count(conns, (double)l->conns), l->gate,
+		human_count(admitted, (double)l->admitted),
+		human_count(turned_away, (double)l->refused),
+		human_count(yields, (double)l->forced_yields),
+		human_count(drops, (double)l->dropped));
 	assert(n > 0 && n < SCHEDLINE_MAX);
 	return (size_t)n;
 }

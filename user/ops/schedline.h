@@ -19,22 +19,29 @@ enum {
 	HUMAN_MAX = 24,      /* the longest text of human_count and human_delay_us, with its NUL */
 };
 
-/* Writes the line, without a newline, into out; returns its length. `now` and `before` hold
- * n_workers copies each, `before` taken interval_ns (> 0) earlier; a counter that went backwards
- * counts as unchanged.
- *
- *   sched_poll_delay_p99  of the interval, of the worker where it is greatest
- *   runnable_tasks, conns levels now, summed over the workers
- *   accepts, closes       per second
- *   gate                  as given: "open", "paced", "shut"; "off" without admission
- *   admitted, refused     connections let in; those turned away by admission or for want of a slot,
- *                         and in the interval by the kernel (refused_in_kernel)
- *   forced_yields         turns
- *   dropped               client messages that were lost with a link or found its buffer full
- */
-size_t schedline_format(char out[SCHEDLINE_MAX], const struct tg_worker_stats *now,
+/* One interval, as the line says it. */
+struct schedline {
+	uint64_t interval_ns;
+	uint64_t delay_p99_us;    /* of poll_delay_us, in the interval, of the worker where it is
+				     greatest */
+	uint64_t runnable, conns; /* levels at its end, summed over the workers */
+	double accepts_per_s, closes_per_s;
+	const char *gate;           /* as given */
+	uint64_t admitted, refused; /* connections let in; those turned away by admission or for
+				       want of a slot, and by the kernel */
+	uint64_t forced_yields;     /* turns */
+	uint64_t dropped; /* client messages that were lost with a link or found a buffer full */
+};
+
+/* `now` and `before` hold n_workers copies each, `before` taken interval_ns (> 0) earlier; a
+ * counter that went backwards counts as unchanged. gate, static: "open", "paced", "shut"; "off"
+ * without admission. refused_in_kernel: in the interval. */
+void schedline_take(struct schedline *ret, const struct tg_worker_stats *now,
 	const struct tg_worker_stats *before, unsigned n_workers, uint64_t interval_ns,
 	const char *gate, uint64_t refused_in_kernel);
+
+/* Writes the line, without a newline, into out; returns its length. */
+size_t schedline_format(char out[SCHEDLINE_MAX], const struct schedline *l);
 
 /* "7", "999", "8.7k", "182k", "1.8M", "3G": one decimal below 10 unless it is 0, none above.
  * Returns out. */

@@ -26,6 +26,11 @@ if kernel_at_least 6.12; then expected=0; fi
 [ $status -eq $expected ] || fail "exit status $status, expected $expected"
 grep -q "^RLIMIT_NOFILE *$(ulimit -Sn), hard limit $(ulimit -Hn)$" /tmp/probe || fail "RLIMIT_NOFILE is not there"
 
+# What the gate needs is in all stock kernels.
+[ -r /sys/kernel/btf/vmlinux ] || fail "this kernel has no BTF"
+grep -q '^BTF of the kernel.* yes$' /tmp/probe || fail "the kernel's BTF is not seen"
+grep -q '^BPF freplace.* yes$' /tmp/probe || fail "freplace is not seen"
+
 # Not asked by the probe yet: what the kernel offers for TLS.
 if modprobe tls 2>/dev/null; then
 	fact "kTLS: $(/usr/bin/python3 - <<'END'
@@ -46,4 +51,3 @@ END
 else
 	fact "kTLS: no module"
 fi
-fact "BTF: $(stat -c '%s bytes' /sys/kernel/btf/vmlinux 2>/dev/null || echo no)"

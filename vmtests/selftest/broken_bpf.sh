@@ -2,4 +2,4 @@
 # kernels: 6.12
 # limit: 120
 # memory: 512M
-BPF_OBJECTS=$SELFTEST_OBJECTS/broken . "$VMTESTS/guest/bpf.sh"
+BPF_OBJECTS=$SELFTEST_OBJECTS/broken . "$VMTESTS/guest/verifier.sh"

@@ -298,12 +298,16 @@ static void listen_for_cookies(struct bench *b)
 static void cookie_lines(struct bench *b, const struct packet *data)
 {
 	const struct packet_opts newcomer = {.src = "203.0.113.1", .tcp_options = 20};
+	/* Of `data`; known for long. */
+	const struct tg_prefix key = {.family = 4, .len = 32, .addr = {192, 0, 2, 1}};
+	const struct tg_source old = {.accepts = 1, .first_ns = 1};
 	struct packet_opts ack = newcomer;
 	struct packet stranger, syn;
 
 	ack.flags = PACKET_ACK;
 	packet_build(&stranger, &ack);
 	packet_build(&syn, &newcomer);
+	must("sources", bpf_map_update_elem(bpf_maps_fd(b->maps, BPF_MAP_sources), &key, &old, 0));
 	listen_for_cookies(b);
 	cookies_out(b);
 	printf("\n  while SYN cookies may be answered\n");

@@ -6,7 +6,6 @@
  * is proven when track has seen a handshake from it complete, for only that cannot be forged; a
  * spoofed SYN leaves no trace here but a count in the sketch. */
 #include "gate.bpf.h"
-#include "reset.bpf.h"
 #include "verdict.bpf.h"
 
 /* The loader's: of penalty_filter. */
@@ -85,6 +84,7 @@ struct admission {
 	struct admit_local *local;
 	__u64 now;
 	bool exempt; /* from per-source limits */
+	bool again;  /* as in gate_request */
 };
 
 static __always_inline enum tg_verdict decide(const struct admission *a, const struct syn *syn)
@@ -98,7 +98,8 @@ static __always_inline enum tg_verdict decide(const struct admission *a, const s
 		.pace = a->pace,
 		.local = a->local,
 		.now = a->now,
-		.exempt = a->exempt};
+		.exempt = a->exempt,
+		.again = a->again};
 	gate_begin(&r, syn);
 	if (!a->exempt) {
 		if (penalised(a->settings, a->pace, syn, a->now))
@@ -165,7 +166,7 @@ static __always_inline int refuse(
 	/* A flood may be forged: no answers to those who never asked. */
 	if (!(a->settings->flags & TG_SET_RESET) || v == TG_DROP_FLOOD)
 		return XDP_DROP;
-	if (reset_build(ctx, syn)) {
+	if (reply_reset(ctx, syn)) {
 		verdict_count(TG_RESET_FAILED, false);
 		return XDP_DROP;
 	}
@@ -173,31 +174,132 @@ static __always_inline int refuse(
 	return XDP_TX;
 }
 
+static __always_inline bool begin(
+	const struct xdp_md *ctx, const struct syn *syn, struct admission *a)
+{
+	__u32 zero = 0;
+
+	a->settings = bpf_map_lookup_elem(&settings, &zero);
+	a->pace = bpf_map_lookup_elem(&pace, &zero);
+	a->local = bpf_map_lookup_elem(&admit_local, &zero);
+	if (!a->settings || !a->pace || !a->local)
+		return false;
+	a->now = clock_now(a->local);
+	/* Only lo itself: from elsewhere such a source is forged, and the kernel drops it later. */
+	a->exempt = syn->local && a->settings->flags & TG_SET_EXEMPT_LOOPBACK &&
+		    ctx->ingress_ifindex == LOOPBACK_IFINDEX;
+	return true;
+}
+
+/* ---- SYN cookies ---- */
+
+/* Cookies go to prefixes that are not proven. So who is proven for longer than one lives holds
+ * none: that is nearly everybody with a connection. */
+static __always_inline bool may_hold_cookie(const struct admission *a, const struct syn *ack)
+{
+	struct tg_prefix key;
+	__u32 len;
+	__u64 prefix = gate_prefix(a->settings, ack, &len);
+
+	gate_key(&key, ack, prefix, len);
+	const struct tg_source *source = bpf_map_lookup_elem(&sources, &key);
+	return !source || (__s64)(a->now - source->first_ns) < (__s64)TG_COOKIE_LIFE_NS;
+}
+
+/* The first to find that no cookie is good any more says so. */
+static __always_inline bool cookies_expired(const struct admission *a)
+{
+	__u64 until = a->pace->cookies_until_ns;
+
+	if ((__s64)(until - a->now) > 0)
+		return false;
+	__sync_val_compare_and_swap(&a->pace->cookies_until_ns, until, 0);
+	return true;
+}
+
+/* While cookies are out: may it be an ACK that answers one? Fills in ack. */
+__noinline int may_answer(struct xdp_md *ctx, struct syn *ack)
+{
+	struct admission a;
+
+	if (!ack || parse_syn(ctx, ack, PARSE_FOR_ANSWER) != PARSE_FOUND || !ours(ack) ||
+		!begin(ctx, ack, &a) || cookies_expired(&a) || a.exempt)
+		return 0;
+	return may_hold_cookie(&a, ack) && !cookie_known(ack, ack->seq - 1);
+}
+
+/* Is it an ACK that answers a cookie, and of no connection yet? All others are passed, whatever
+ * they are: what belongs to no connection the kernel refuses itself. */
+static __always_inline bool answers(struct xdp_md *ctx, struct syn *ack)
+{
+	__u32 zero = 0;
+	const struct tg_pace *p = bpf_map_lookup_elem(&pace, &zero);
+
+	if (!p || !p->cookies_until_ns)
+		return false;
+	__builtin_memset(ack, 0, sizeof(*ack)); /* functions of their own may read all of it */
+	return may_answer(ctx, ack) && cookie_answered(ctx, ack) && !cookie_connected(ctx, ack);
+}
+
+/* True: it was, and the frame is the answer. */
+static __always_inline bool answer(struct xdp_md *ctx, struct syn *syn)
+{
+	syn->pad = 0;
+	if (cookie_answer(ctx, syn)) {
+		verdict_count(TG_COOKIE_FAILED, false);
+		return false;
+	}
+	verdict_count(TG_COOKIE_SENT, false);
+	return true;
+}
+
+static __always_inline int let_in_answer(const struct syn *ack, enum tg_verdict v)
+{
+	if (v == TG_ADMIT_ALLOWED)
+		return XDP_PASS; /* its SYN was let in, and counted */
+	verdict_count(v, false);
+	verdict_count(TG_COOKIE_ACCEPTED, false);
+	cookie_remember(ack, ack->seq - 1);
+	return XDP_PASS;
+}
+
+/* ---- one packet ---- */
+
 static __always_inline int admit(struct xdp_md *ctx)
 {
 	struct syn syn;
-	__u32 zero = 0;
-	enum parse_result r = parse_syn(ctx, &syn);
+	struct admission a = {};
+	enum parse_result r = parse_syn(ctx, &syn, PARSE_FOR_SYN);
 
-	if (r == PARSE_OTHER || !ours(&syn))
+	if (r == PARSE_OTHER) {
+		if (!cookies || !answers(ctx, &syn))
+			return XDP_PASS;
+		a.again = true;
+	} else if (!ours(&syn)) {
 		return XDP_PASS;
+	}
 	if (r == PARSE_MALFORMED) {
 		verdict_count(TG_ADMIT_MALFORMED, false);
 		return XDP_PASS;
 	}
-	struct admission a = {.settings = bpf_map_lookup_elem(&settings, &zero),
-		.pace = bpf_map_lookup_elem(&pace, &zero),
-		.local = bpf_map_lookup_elem(&admit_local, &zero)};
-	if (!a.settings || !a.pace || !a.local)
+	if (!begin(ctx, &syn, &a))
 		return XDP_PASS;
-	a.now = clock_now(a.local);
-	/* Only lo itself: from elsewhere such a source is forged, and the kernel drops it later. */
-	a.exempt = syn.local && a.settings->flags & TG_SET_EXEMPT_LOOPBACK &&
-		   ctx->ingress_ifindex == LOOPBACK_IFINDEX;
 	enum tg_verdict v = decide(&a, &syn);
 
+	if (cookies && v == TG_COOKIE_SENT) {
+		if (a.settings->flags & TG_SET_OBSERVE) {
+			verdict_count(v, true);
+			return XDP_PASS;
+		}
+		if (answer(ctx, &syn))
+			return XDP_TX;
+		a.again = true;
+		v = decide(&a, &syn);
+	}
 	if (v > TG_ADMIT_MALFORMED)
 		return refuse(ctx, &a, &syn, v);
+	if (cookies && r == PARSE_OTHER)
+		return let_in_answer(&syn, v);
 	verdict_count(v, false);
 	return XDP_PASS;
 }

@@ -13,6 +13,7 @@
 #define TIDEGATE_BPF_GATE_H
 
 #include "clock.bpf.h"
+#include "cookie.bpf.h"
 #include "gcra.bpf.h"
 #include "level.bpf.h"
 #include "maps.bpf.h"
@@ -27,8 +28,14 @@ enum {
 	GATE_LEN_V6 = 64,
 };
 
+/* The loader's: SYN cookies may be answered. What only they need is not part of the program else.
+ */
+const volatile __u32 cookies = 0;
+
 /* Nobody's fair share is less than one connection in this time. */
 #define GATE_SHARE_MAX_NS 10000000000ULL
+
+#define NSEC_PER_SEC 1000000000ULL
 
 /* How far an admission may bring the rate's clock ahead, in sixteenths of the burst: those of the
  * rank with the most get a turn first. At four sixteenths some of the rate is left even to who is
@@ -52,7 +59,11 @@ struct gate_request {
 	struct tg_share *source;    /* NULL: not proven; looked up while paced */
 	__u64 now;
 	bool exempt; /* from per-source limits */
+	/* It answers a cookie, or was to be answered with one: its SYN was counted already, and the
+	 * gate is to decide. */
+	bool again;
 	bool paced;
+	bool cookies;              /* newcomers are answered with one */
 	struct sketch_answer seen; /* count 0: nobody looked */
 	/* Of gate_pace. */
 	enum gate_rank rank;
@@ -78,8 +89,15 @@ static __always_inline void gate_key(
 	key->zero[1] = 0;
 }
 
+/* So many in a window, by a limit in a second. */
+static __always_inline bool gate_syns_above(__u64 syns, __u32 limit)
+{
+	return limit && syns * NSEC_PER_SEC >> TG_WINDOW_SHIFT > limit;
+}
+
 /* A new window begins; one CPU does it. What others count meanwhile may go to either. */
-static __always_inline void gate_turn_window(struct tg_pace *p, __u64 window)
+static __always_inline void gate_turn_window(
+	const struct tg_settings *s, struct tg_pace *p, __u64 window)
 {
 	__u64 old = p->window;
 	bool next = old + 1 == window;
@@ -89,29 +107,76 @@ static __always_inline void gate_turn_window(struct tg_pace *p, __u64 window)
 	p->active_last[0] = next ? p->active[0] : 0;
 	p->active_last[1] = next ? p->active[1] : 0;
 	p->syns_last = next ? p->syns : 0;
+	if (cookies)
+		p->cookies = gate_syns_above(p->syns_last, s->cookie_trigger);
 	p->active[0] = 0;
 	p->active[1] = 0;
 	p->syns = 0;
 }
 
-static __always_inline void gate_count_syn(struct tg_pace *p, struct admit_local *local)
+static __always_inline void gate_count_syn(const struct gate_request *r)
 {
-	if (++local->syns >= GATE_SYNS_BATCH) {
-		local->syns = 0;
-		__sync_fetch_and_add(&p->syns, GATE_SYNS_BATCH);
+	struct tg_pace *p = r->pace;
+
+	if (++r->local->syns < GATE_SYNS_BATCH)
+		return;
+	r->local->syns = 0;
+	__sync_fetch_and_add(&p->syns, GATE_SYNS_BATCH);
+	if (cookies && gate_syns_above(p->syns, r->settings->cookie_trigger)) {
+		p->cookies_until_ns = r->now + TG_COOKIE_LIFE_NS;
+		p->cookies = 1;
 	}
 }
 
-/* settings, pace, local, now and exempt are set. */
-static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
+/* Cookie mode lasts while SYNs are above the trigger in this window or in the one before. */
+static __always_inline bool gate_cookie_mode(const struct gate_request *r)
 {
-	const struct tg_settings *s = r->settings;
-	__u32 zero = 0, len = s->tier[syn->family & 1][0].len;
-	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
+	const struct tg_pace *p = r->pace;
+
+	return p->cookies && (r->now >> TG_WINDOW_SHIFT) - p->window <= 1;
+}
+
+/* The source's prefix of tier 0. */
+static __always_inline __u64 gate_prefix(
+	const struct tg_settings *s, const struct syn *syn, __u32 *ret_len)
+{
+	__u32 len = s->tier[syn->family & 1][0].len;
 
 	if (!len)
 		len = syn->family ? GATE_LEN_V6 : GATE_LEN_V4;
 	__u64 prefix = gate_mask(syn->prefix, len);
+	*ret_len = len;
+	return prefix;
+}
+
+static __always_inline void gate_find_source(
+	struct gate_request *r, const struct syn *syn, __u64 prefix, __u32 len)
+{
+	r->source = proven_find(r->settings, prefix, len, syn->family ? 6 : 4);
+}
+
+/* False: its SYN was counted before. */
+static __always_inline bool gate_begin_cookies(
+	struct gate_request *r, const struct syn *syn, __u64 prefix, __u32 len)
+{
+	if (r->again) {
+		r->seen = (struct sketch_answer){.count = 1, .first = true};
+		return false;
+	}
+	r->cookies = !r->exempt && gate_cookie_mode(r);
+	if (r->cookies && !r->paced)
+		gate_find_source(r, syn, prefix, len);
+	return true;
+}
+
+/* settings, pace, local, now, exempt and again are set. */
+static __always_inline void gate_begin(struct gate_request *r, const struct syn *syn)
+{
+	const struct tg_settings *s = r->settings;
+	__u32 zero = 0, len;
+	struct tg_gate *g = bpf_map_lookup_elem(&gate, &zero);
+	__u64 prefix = gate_prefix(s, syn, &len);
+
 	/* The coarse clock may be behind the governor's. */
 	if (g && (__s64)(r->now - g->heartbeat_ns) <= (__s64)s->stale_ns)
 		r->gate = g;
@@ -119,14 +184,19 @@ static __always_inline void gate_begin(struct gate_request *r, const struct syn 
 	/* Here, so that the CPU fetches its line and the sketch's block from memory side by side.
 	 */
 	if (r->paced && !r->exempt)
-		r->source = proven_find(s, prefix, len, syn->family ? 6 : 4);
-	if (r->exempt || !(s->flood_limit || (r->paced && s->flags & TG_SET_FAIR)))
+		gate_find_source(r, syn, prefix, len);
+	bool counts = s->flood_limit || (cookies && s->cookie_trigger) ||
+		      (r->paced && s->flags & TG_SET_FAIR);
+	/* One test where there are none, which is nearly always. */
+	if (cookies && r->pace->cookies | r->again)
+		counts = gate_begin_cookies(r, syn, prefix, len) && counts;
+	if (r->exempt || !counts)
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
 	if (r->pace->window != window)
-		gate_turn_window(r->pace, window);
+		gate_turn_window(s, r->pace, window);
 	sketch_add(prefix, syn->family, window, &r->seen);
-	gate_count_syn(r->pace, r->local);
+	gate_count_syn(r);
 }
 
 /* Only where it would be refused: most have none, and one flag says so. */
@@ -328,13 +398,19 @@ static __always_inline enum tg_verdict gate_pace(struct gate_request *r, const s
 
 static __always_inline enum tg_verdict gate_decide(struct gate_request *r, const struct syn *syn)
 {
-	if (!r->gate)
-		return TG_ADMIT_OPEN; /* nobody is home to open it again */
-	if (r->gate->state == TG_GATE_SHUT)
+	/* Without a gate nobody is home to open it again. */
+	if (r->gate && r->gate->state == TG_GATE_SHUT)
 		return TG_DROP_SHUT; /* memory is short, or the operator said so */
-	if (gate_permits_spent(r))
+	if (r->gate && gate_permits_spent(r))
 		return TG_DROP_PERMITS; /* too many that were admitted still wait */
-	return r->paced ? gate_pace(r, syn) : TG_ADMIT_OPEN;
+	/* Before it costs any of the rate: it may be forged. */
+	if (cookies && r->cookies && !r->source)
+		return TG_COOKIE_SENT;
+	enum tg_verdict v = r->paced ? gate_pace(r, syn) : TG_ADMIT_OPEN;
+	/* The kernel answers it with a cookie of its own. */
+	if (cookies && r->cookies && v <= TG_ADMIT_PACED)
+		cookie_remember(syn, syn->seq);
+	return v;
 }
 
 #endif

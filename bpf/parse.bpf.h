@@ -1,9 +1,10 @@
-/* From a frame to the SYN in it: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with
- * extension headers, TCP. Each header is bounded once, by the cursor, before it is read.
+/* From a frame to the SYN in it, or to the ACK that may answer a SYN cookie: Ethernet, up to two
+ * VLAN tags, IPv4 with options, IPv6 with extension headers, TCP. Each header is bounded once, by
+ * the cursor, before it is read.
  *
- * Whatever is not a whole SYN is PARSE_OTHER and none of ours: fragments, too, since only the
- * kernel puts them together. An IPv6 fragment header that stands for a whole packet (RFC 6946) is
- * skipped like any other extension, or it would be a way around the gate. */
+ * Whatever is not a whole SYN (or ACK) is PARSE_OTHER and none of ours: fragments, too, since only
+ * the kernel puts them together. An IPv6 fragment header that stands for a whole packet (RFC 6946)
+ * is skipped like any other extension, or it would be a way around the gate. */
 #ifndef TIDEGATE_BPF_PARSE_H
 #define TIDEGATE_BPF_PARSE_H
 
@@ -26,8 +27,8 @@ enum {
 
 enum parse_result {
 	PARSE_OTHER,
-	PARSE_SYN,
-	PARSE_MALFORMED, /* a SYN that cannot be one; the kernel's TCP will drop it */
+	PARSE_FOUND,
+	PARSE_MALFORMED, /* it cannot be one; the kernel's TCP will drop it */
 };
 
 struct syn {
@@ -35,13 +36,26 @@ struct syn {
 	struct tg_lpm_key src; /* prefixlen 128 */
 	__u8 dst[16];          /* as in tg_lpm_key */
 	__u64 prefix;          /* IPv4: address << 32; IPv6: the upper 64 bits; host order */
-	__u32 seq;
-	__u32 data_len; /* after the TCP header */
+	__u32 seq, ack;        /* ack: 0 of a SYN */
+	__u32 data_len;        /* after the TCP header */
+	__u32 family;          /* index: 0 IPv4, 1 IPv6 */
 	__be16 sport, dport;
 	__u16 port;   /* dport in host order */
 	__u16 l2_len; /* up to the IP header */
-	__u32 family; /* index: 0 IPv4, 1 IPv6 */
-	bool local;   /* from 127.0.0.0/8 or ::1 */
+	__u16 l4_off; /* up to the TCP header … */
+	__u16 l4_len; /* … and its length */
+	__u16 flags;  /* of the TCP header */
+	__u16 local;  /* 1: from 127.0.0.0/8 or ::1 */
+};
+_Static_assert(sizeof(struct syn) == 80, "no padding: functions of their own are given it");
+
+/* What is looked for. */
+enum parse_what {
+	/* What a listening socket takes for a SYN; the other flags do not matter to it. */
+	PARSE_FOR_SYN,
+	/* What it may take for the answer to a SYN cookie: an ACK, with data or a FIN or without.
+	 */
+	PARSE_FOR_ANSWER,
 };
 
 struct cursor {
@@ -117,28 +131,33 @@ static __always_inline int parse_extensions(struct cursor *c, int next)
 	return next == IPPROTO_TCP ? next : -1;
 }
 
-static __always_inline struct tcphdr *parse_tcp_syn(struct cursor *c)
+static __always_inline struct tcphdr *parse_tcp(struct cursor *c, enum parse_what what)
 {
 	struct tcphdr *th = PARSE_NEXT(c, struct tcphdr);
 
-	/* What a listening socket takes for a SYN; the other flags do not matter to it. */
-	if (!th || (((__u8 *)th)[13] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+	if (!th)
 		return 0;
-	return th;
+	__u8 flags = ((__u8 *)th)[13];
+	if (what == PARSE_FOR_SYN)
+		return (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN ? th : 0;
+	return (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK ? th : 0;
 }
 
 static __always_inline enum parse_result parse_finish(
-	struct syn *s, const struct tcphdr *th, int payload)
+	struct syn *s, const struct tcphdr *th, int payload, enum parse_what what)
 {
-	int data_len = payload - th->doff * 4;
+	int len = th->doff * 4, data_len = payload - len;
 
 	s->src.prefixlen = 128;
 	s->sport = th->source;
 	s->dport = th->dest;
 	s->port = bpf_ntohs(th->dest);
 	s->seq = bpf_ntohl(th->seq);
+	s->ack = what == PARSE_FOR_ANSWER ? bpf_ntohl(th->ack_seq) : 0;
 	s->data_len = data_len;
-	return th->doff * 4 < (int)sizeof(*th) || data_len < 0 ? PARSE_MALFORMED : PARSE_SYN;
+	s->l4_len = len;
+	s->flags = ((const __u8 *)th)[13];
+	return len < (int)sizeof(*th) || data_len < 0 ? PARSE_MALFORMED : PARSE_FOUND;
 }
 
 /* IPv4 among the IPv6 addresses, as tg_lpm_key has it. */
@@ -150,7 +169,8 @@ static __always_inline void parse_widen(__u8 addr[16], __be32 ip)
 	w[1] = 0;
 }
 
-static __always_inline enum parse_result parse_ip4(struct cursor *c, struct syn *s)
+static __always_inline enum parse_result parse_ip4(
+	struct cursor *c, struct syn *s, enum parse_what what)
 {
 	struct iphdr *ip = PARSE_NEXT(c, struct iphdr);
 	if (!ip || ip->protocol != IPPROTO_TCP)
@@ -161,7 +181,7 @@ static __always_inline enum parse_result parse_ip4(struct cursor *c, struct syn 
 		return PARSE_OTHER;
 	c->pos = (void *)ip + len;
 
-	struct tcphdr *th = parse_tcp_syn(c);
+	struct tcphdr *th = parse_tcp(c, what);
 	if (!th)
 		return PARSE_OTHER;
 	s->family = 0;
@@ -169,10 +189,11 @@ static __always_inline enum parse_result parse_ip4(struct cursor *c, struct syn 
 	parse_widen(s->dst, ip->daddr);
 	s->prefix = (__u64)bpf_ntohl(ip->saddr) << 32;
 	s->local = s->prefix >> 56 == 127;
-	return parse_finish(s, th, (int)bpf_ntohs(ip->tot_len) - len);
+	return parse_finish(s, th, (int)bpf_ntohs(ip->tot_len) - len, what);
 }
 
-static __always_inline enum parse_result parse_ip6(struct cursor *c, struct syn *s)
+static __always_inline enum parse_result parse_ip6(
+	struct cursor *c, struct syn *s, enum parse_what what)
 {
 	struct ipv6hdr *ip = PARSE_NEXT(c, struct ipv6hdr);
 	if (!ip || ip->version != 6)
@@ -182,7 +203,7 @@ static __always_inline enum parse_result parse_ip6(struct cursor *c, struct syn 
 		return PARSE_OTHER;
 	int extensions = c->pos - first;
 
-	struct tcphdr *th = parse_tcp_syn(c);
+	struct tcphdr *th = parse_tcp(c, what);
 	if (!th)
 		return PARSE_OTHER;
 	s->family = 1;
@@ -191,11 +212,12 @@ static __always_inline enum parse_result parse_ip6(struct cursor *c, struct syn 
 	__u32 *w = (__u32 *)s->src.addr;
 	s->prefix = (__u64)bpf_ntohl(w[0]) << 32 | bpf_ntohl(w[1]);
 	s->local = !s->prefix && !w[2] && w[3] == bpf_htonl(1);
-	return parse_finish(s, th, (int)bpf_ntohs(ip->payload_len) - extensions);
+	return parse_finish(s, th, (int)bpf_ntohs(ip->payload_len) - extensions, what);
 }
 
 /* PARSE_OTHER leaves s as it was. */
-static __always_inline enum parse_result parse_syn(struct xdp_md *ctx, struct syn *s)
+static __always_inline enum parse_result parse_syn(
+	struct xdp_md *ctx, struct syn *s, enum parse_what what)
 {
 	void *data = (void *)(long)ctx->data;
 	struct cursor c = {data, (void *)(long)ctx->data_end};
@@ -204,11 +226,13 @@ static __always_inline enum parse_result parse_syn(struct xdp_md *ctx, struct sy
 	enum parse_result r = PARSE_OTHER;
 
 	if (proto == bpf_htons(ETH_P_IP))
-		r = parse_ip4(&c, s);
+		r = parse_ip4(&c, s, what);
 	else if (proto == bpf_htons(ETH_P_IPV6))
-		r = parse_ip6(&c, s);
-	if (r != PARSE_OTHER)
-		s->l2_len = l3 - data;
+		r = parse_ip6(&c, s, what);
+	if (r == PARSE_OTHER)
+		return r;
+	s->l2_len = l3 - data;
+	s->l4_off = c.pos - data - sizeof(struct tcphdr);
 	return r;
 }
 

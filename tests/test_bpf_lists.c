@@ -159,9 +159,6 @@ static void test_settings_are_checked_before_they_are_written(void **state)
 	bpf_settings_init(&s);
 	s.flood_limit = BPF_FLOOD_LIMIT_MAX + 1;
 	assert_int_equal(bpf_settings_write(-1, &s), -EINVAL);
-	bpf_settings_init(&s);
-	s.flags |= TG_SET_COOKIES;
-	assert_int_equal(bpf_settings_write(-1, &s), -EOPNOTSUPP);
 }
 
 int main(void)

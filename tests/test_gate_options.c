@@ -53,7 +53,7 @@ static void test_options(void **state)
 		"instance: gate-options\n"
 		"admission:\n"
 		"  {mode: observe, refuse: reset, interfaces: [eth7], limit_loopback: true, "
-		"flood_limit: 9,\n"
+		"flood_limit: 9, cookie_trigger: 5000,\n"
 		"   v4_32_open: 5, v4_32_churn: 10, v4_24_churn: 0, penalty: 2s, penalty_max: 8s,\n"
 		"   allow: [192.0.2.1], deny: [10.0.0.0/8, 2001:db8::/32],\n"
 		"   weights: [{prefix: 100.64.0.0/10, weight: 3}, {prefix: 10.9.0.0/16, weight: "
@@ -80,6 +80,7 @@ static void test_options(void **state)
 	assert_string_equal(o.interfaces[0], "eth7");
 	assert_int_equal(o.settings.flags, TG_SET_FAIR | TG_SET_OBSERVE | TG_SET_RESET);
 	assert_int_equal(o.settings.flood_limit, 9);
+	assert_int_equal(o.settings.cookie_trigger, 5000);
 	assert_int_equal(o.settings.penalty_ns, 2000000000);
 	assert_int_equal(o.settings.penalty_max_ns, 8000000000);
 	assert_int_equal(o.settings.tier[0][0].len, 32);

@@ -35,6 +35,10 @@ enum {
 	TG_SKETCH_COLS = 8, /* cells of a row in one block */
 };
 
+/* The kernel takes the answer to a SYN cookie for two minutes, rounded down to whole ones; and
+ * cookies are sent for up to two windows after tg_pace.cookies_until_ns was last moved. */
+#define TG_COOKIE_LIFE_NS 125000000000ULL
+
 /* ---- keys ---- */
 
 /* Key of sources, open, penalty. A source prefix: the address's first len bits, the rest zero. IPv4
@@ -73,7 +77,6 @@ enum {
 	TG_SET_RESET = 1 << 1,           /* refusals are answered with RST; else dropped */
 	TG_SET_EXEMPT_LOOPBACK = 1 << 2, /* 127.0.0.0/8 and ::1 know no per-source limits */
 	TG_SET_FAIR = 1 << 3,            /* fair share per source while the gate paces */
-	TG_SET_COOKIES = 1 << 4,         /* answer SYN cookies above cookie_trigger */
 	TG_SET_WEIGHTS = 1 << 5,         /* the map `weights` has entries */
 };
 
@@ -98,7 +101,7 @@ struct tg_settings {
 	/* admit */
 	__u32 flood_limit;       /* SYNs a second from one source prefix (tier 0); 0: no limit */
 	__u32 source_burst;      /* connections that a source may be ahead of its fair share */
-	__u32 cookie_trigger;    /* SYNs a second; 0: never */
+	__u32 cookie_trigger;    /* SYNs a second above which newcomers get cookies; 0: never */
 	__u32 redirects;         /* steer: entries of the map `redirects` in use */
 	__u64 stale_ns;          /* a gate whose heartbeat is older is ignored: 1 s */
 	__u64 event_interval_ns; /* one event an interval, by GCRA; 0: no events */
@@ -239,7 +242,12 @@ struct tg_pace {
 	__u32 active[2], active_last[2];
 	/* The same for SYNs that reached the sketch; counted in batches. */
 	__u64 syns, syns_last;
-	__u64 line2[3];
+	/* Until then an ACK may answer a SYN cookie of ours, so they are looked at; 0: none can. */
+	__u64 cookies_until_ns;
+	__u32 cookies; /* 1: SYNs of unproven prefixes are answered with cookies; of `window` or the
+			* one before, else it is out of date and 0 */
+	__u32 zero;
+	__u64 line2;
 	/* Line 3: track. */
 	__u64 established; /* connections of the gateway's ports that completed the TCP handshake */
 	__u64 closed;
@@ -450,7 +458,10 @@ _Static_assert(sizeof(struct tg_sketch_block) == 64, "one cache line");
 	X(RESET_FAILED, "admit", "reset_failed",                                                   \
 		"Refusals that could not be answered and were dropped")                            \
 	X(COOKIE_SENT, "admit", "cookie_sent", "SYNs answered with a SYN cookie")                  \
-	X(COOKIE_FAILED, "admit", "cookie_failed", "SYN cookies that could not be made: dropped")  \
+	X(COOKIE_FAILED, "admit", "cookie_failed",                                                 \
+		"SYN cookies that could not be made: the SYN was judged like any other")           \
+	X(COOKIE_ACCEPTED, "admit", "cookie_accepted",                                             \
+		"ACKs that answered a SYN cookie and were let in")                                 \
 	X(EVENT_SENT, "admit", "event_sent", "Events written to the ring buffer")                  \
 	X(EVENT_LOST, "admit", "event_lost", "Events lost because the ring buffer was full")       \
 	X(STEER_CHOSEN, "steer", "chosen", "Connections given to the less delayed of two workers") \

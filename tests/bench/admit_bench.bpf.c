@@ -17,6 +17,18 @@ static __always_inline void bench_rewrite(struct xdp_md *ctx)
 	ip->saddr = bpf_htonl((16u << 24) + ((bench_next++ * 2654435761u) & (bench_sources - 1)));
 }
 
+/* A repetition is given what the one before has made of the frame: a SYN with 20 bytes of options
+ * is put back. */
+__u8 bench_frame[sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct tcphdr) + 20];
+
+static __always_inline void bench_restore(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if (data + sizeof(bench_frame) <= end)
+		__builtin_memcpy(data, bench_frame, sizeof(bench_frame));
+}
+
 SEC("xdp.frags")
 int bench_empty(struct xdp_md *ctx)
 {
@@ -34,5 +46,19 @@ SEC("xdp.frags")
 int bench_spread(struct xdp_md *ctx)
 {
 	bench_rewrite(ctx);
+	return admit(ctx);
+}
+
+SEC("xdp.frags")
+int bench_restore_empty(struct xdp_md *ctx)
+{
+	bench_restore(ctx);
+	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int bench_answer(struct xdp_md *ctx)
+{
+	bench_restore(ctx);
 	return admit(ctx);
 }

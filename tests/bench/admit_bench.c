@@ -2,10 +2,13 @@
  * BPF_PROG_RUN. Each line switches one more step on, so that the difference is that step's share;
  * the lines with a bar have everything on. Best of several runs, for what disturbs only adds. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,6 +162,7 @@ static void setup(struct bench *b)
 	b->skel->rodata->proven_mask = bpf_maps_entries(b->maps, BPF_MAP_proven) - 1;
 	b->skel->rodata->filter_entries = bpf_maps_entries(b->maps, BPF_MAP_penalty_filter);
 	b->skel->rodata->bench_sources = SOURCES;
+	b->skel->rodata->cookies = 1;
 	must("reuse", bpf_maps_reuse(b->maps, b->skel->obj));
 	must("load", admit_bench_bpf__load(b->skel));
 	must("ports", bpf_ports_write(b->maps, &any, 1));
@@ -247,6 +251,7 @@ static double steps(struct bench *b, const struct packet *syn, const struct pack
 	b->settings.flood_limit =
 		UINT32_MAX / 2; /* one source millions of times a second is a flood */
 	b->settings.event_interval_ns = 1000000000;
+	b->settings.cookie_trigger = UINT32_MAX / 2;
 	b->settings.flags = TG_SET_EXEMPT_LOOPBACK;
 	write_settings(b);
 	before = ns;
@@ -258,6 +263,64 @@ static double steps(struct bench *b, const struct packet *syn, const struct pack
 	ns = one(b, syn, XDP_PASS);
 	line(b, "  + gate: permits, rate, proven or not", ns, before, 0);
 	return ns;
+}
+
+/* ---- SYN cookies ---- */
+
+/* Cookies are out and none is being sent: ACKs are looked at. */
+static void cookies_out(struct bench *b)
+{
+	struct tg_pace pace;
+	uint32_t zero = 0;
+
+	must("pace", bpf_map_lookup_elem(bpf_maps_fd(b->maps, BPF_MAP_pace), &zero, &pace));
+	pace.cookies_until_ns = UINT64_MAX / 2;
+	must("pace", bpf_map_update_elem(bpf_maps_fd(b->maps, BPF_MAP_pace), &zero, &pace, 0));
+}
+
+/* A listener for whom the kernel makes and checks cookies, in a network namespace of its own, whose
+ * sysctl is ours to set. */
+static void listen_for_cookies(struct bench *b)
+{
+	struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(8080)};
+	int fd = unshare(CLONE_NEWNET) ? -1 : socket(AF_INET, SOCK_STREAM, 0);
+	FILE *f = fopen("/proc/sys/net/ipv4/tcp_syncookies", "w");
+	uint32_t zero = 0;
+	uint64_t value = (uint64_t)fd;
+
+	if (fd < 0 || !f || fputs("2", f) < 0 || fclose(f) ||
+		bind(fd, (struct sockaddr *)&any, sizeof(any)) || listen(fd, 128))
+		die("a listener", -errno);
+	must("listeners",
+		bpf_map_update_elem(bpf_maps_fd(b->maps, BPF_MAP_listeners), &zero, &value, 0));
+}
+
+static void cookie_lines(struct bench *b, const struct packet *data)
+{
+	const struct packet_opts newcomer = {.src = "203.0.113.1", .tcp_options = 20};
+	/* Of `data`; known for long. */
+	const struct tg_prefix key = {.family = 4, .len = 32, .addr = {192, 0, 2, 1}};
+	const struct tg_source old = {.accepts = 1, .first_ns = 1};
+	struct packet_opts ack = newcomer;
+	struct packet stranger, syn;
+
+	ack.flags = PACKET_ACK;
+	packet_build(&stranger, &ack);
+	packet_build(&syn, &newcomer);
+	must("sources", bpf_map_update_elem(bpf_maps_fd(b->maps, BPF_MAP_sources), &key, &old, 0));
+	listen_for_cookies(b);
+	cookies_out(b);
+	printf("\n  while SYN cookies may be answered\n");
+	line(b, "not a SYN, of a proven source", one(b, data, XDP_PASS), -1, 0);
+	line(b, "not a SYN, of an unproven one: checked, no cookie", one(b, &stranger, XDP_PASS),
+		-1, 0);
+	b->settings.cookie_trigger = 1;
+	write_settings(b);
+	memcpy(b->skel->bss->bench_frame, syn.b, sizeof(b->skel->bss->bench_frame));
+	line(b, "SYN answered with a cookie",
+		added(b, b->skel->progs.bench_answer, b->skel->progs.bench_restore_empty, &syn,
+			XDP_TX, REPEAT, ROUNDS),
+		-1, 0);
 }
 
 int main(void)
@@ -307,6 +370,7 @@ int main(void)
 	fill_list(&b, BPF_MAP_deny, 128, LIST_MORE);
 	line(&b, "SYN refused by a deny list of 10,000 prefixes", one(&b, &denied, XDP_DROP), -1,
 		0);
+	cookie_lines(&b, &data);
 	admit_bench_bpf__destroy(b.skel);
 	bpf_maps_close(b.maps);
 	return 0;

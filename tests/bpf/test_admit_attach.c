@@ -175,7 +175,7 @@ static void start(bool pin, const struct bpf_maps_opts *o)
 	assert_int_equal(bpf_maps_open(&opts, &maps), 0);
 	write_settings(0);
 	assert_int_equal(bpf_ports_write(maps, &any, 1), 0);
-	assert_int_equal(bpf_admit_load(maps, &admit), 0);
+	assert_int_equal(bpf_admit_load(maps, false, &admit), 0);
 }
 
 static void stop(void)
@@ -283,7 +283,7 @@ static void test_errors(void **state)
 	struct bpf_admit *first = admit;
 	assert_int_equal(bpf_admit_attach(first, tgs, BPF_ADMIT_ANY, &got), 0);
 	assert_false(got.dispatcher);
-	assert_int_equal(bpf_admit_load(maps, &admit), 0);
+	assert_int_equal(bpf_admit_load(maps, false, &admit), 0);
 	bpf_admit_avoid_dispatcher(admit);
 	assert_int_equal(bpf_admit_attach(admit, tgs, BPF_ADMIT_ANY, &got), -EBUSY);
 	assert_int_equal(bpf_admit_attach(admit, tgs, BPF_ADMIT_GENERIC, &got), -EBUSY);
@@ -308,7 +308,7 @@ static void test_dispatcher_lets_others_be(void **state)
 	assert_int_equal(bpf_admit_attach(admit, tgs, BPF_ADMIT_ANY, &got), 0);
 	assert_true(got.dispatcher && got.native && !got.adopted);
 	first = admit;
-	assert_int_equal(bpf_admit_load(maps, &second), 0);
+	assert_int_equal(bpf_admit_load(maps, false, &second), 0);
 	assert_int_equal(bpf_admit_attach(second, tgs, BPF_ADMIT_ANY, &got), 0);
 	assert_true(got.dispatcher && !got.adopted);
 	uint64_t before = count(TG_ADMIT_OPEN).packets;

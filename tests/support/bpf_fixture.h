@@ -39,6 +39,8 @@ struct fixture {
 };
 
 static struct fixture *fx; /* NULL: not permitted here */
+/* Set before the first test: the program that may answer SYN cookies. */
+static bool fixture_cookies;
 
 static inline uint64_t fixture_now(void)
 {
@@ -276,7 +278,7 @@ static inline int fixture_setup(void **state)
 		return 0;
 	}
 	if (!rc)
-		rc = bpf_admit_load(fx->maps, &fx->admit);
+		rc = bpf_admit_load(fx->maps, fixture_cookies, &fx->admit);
 	if (rc)
 		print_error("%s: %s\n", strerror(-rc), bpf_error_text());
 	assert_int_equal(rc, 0);

@@ -24,7 +24,8 @@ struct packet_opts {
 	const char *src, *dst; /* of one family; NULL: 192.0.2.1 and 192.0.2.2 */
 	uint16_t sport, dport; /* 0: 40000, 8080 */
 	uint8_t flags;         /* 0: SYN */
-	uint32_t seq;
+	uint32_t seq, ack;
+	uint16_t mss;              /* 0: no such option; else it is the last of tcp_options */
 	unsigned vlans;            /* tags, 0x8100; the first of several is 0x88a8 */
 	unsigned ip_options;       /* IPv4: bytes, a multiple of 4 */
 	uint16_t fragment;         /* IPv4: the field as it is; IPv6: that of a fragment header */
@@ -172,6 +173,12 @@ static inline void packet_tcp(struct packet *p, const struct packet_opts *o)
 	packet_u16(th, o->sport ? o->sport : 40000);
 	packet_u16(th + 2, o->dport ? o->dport : 8080);
 	packet_u32(th + 4, o->seq);
+	packet_u32(th + 8, o->ack);
+	if (o->mss) {
+		assert(o->tcp_options >= 4);
+		packet_u16(th + 16 + o->tcp_options, 0x0204);
+		packet_u16(th + 18 + o->tcp_options, o->mss);
+	}
 	th[12] = (uint8_t)((20 + o->tcp_options) / 4 << 4);
 	th[13] = o->flags ? o->flags : PACKET_SYN;
 	packet_u16(th + 14, 64240);

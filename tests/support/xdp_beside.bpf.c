@@ -12,7 +12,7 @@ int xdp_beside(struct xdp_md *ctx)
 {
 	struct syn syn = {};
 
-	if (parse_syn(ctx, &syn) == PARSE_SYN)
+	if (parse_syn(ctx, &syn, PARSE_FOR_SYN) == PARSE_FOUND)
 		__sync_fetch_and_add(&syns, 1);
 	return XDP_PASS;
 }

@@ -105,7 +105,9 @@ static void say_notes(char *notes)
 	char *rest = notes, *line;
 
 	while ((line = strsep(&rest, "\n")))
-		if (*line)
+		if (*line == '!')
+			log_warn("keeper", "gate: %s", line + 1);
+		else if (*line)
 			log_info("keeper", "gate: %s", line);
 	free(notes);
 }

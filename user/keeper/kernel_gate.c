@@ -39,6 +39,7 @@ struct kernel_gate {
 	struct tg_worker_load *load;
 	unsigned ifindex[INTERFACES_MAX];
 	unsigned n_interfaces;
+	bool cookies;
 	FILE *notes;
 };
 
@@ -256,6 +257,28 @@ static int fill_lists(struct kernel_gate *k)
 	return err;
 }
 
+/* Asked for, and this kernel would take the answers? The sysctl is the operator's: it is for every
+ * listener of the machine, not for ours alone. */
+static bool may_send_cookies(const struct kernel_gate *k)
+{
+	int value;
+
+	if (!k->o->settings.cookie_trigger)
+		return false;
+	value = bpf_admit_cookies_sysctl();
+	if (value == BPF_COOKIES_SYSCTL)
+		return true;
+	if (value < 0)
+		fprintf(k->notes, "!no SYN cookies: net.ipv4.tcp_syncookies: %s\n",
+			strerror(-value));
+	else
+		fprintf(k->notes,
+			"!no SYN cookies: admission.cookie_trigger needs "
+			"net.ipv4.tcp_syncookies = %d, and it is %d\n",
+			BPF_COOKIES_SYSCTL, value);
+	return false;
+}
+
 static int fill_maps(
 	struct kernel_gate *k, const struct kernel_gate_listeners *l, char *error, size_t len)
 {
@@ -270,6 +293,9 @@ static int fill_maps(
 	s.workers = l->workers;
 	s.listeners = l->n;
 	s.rings = 1;
+	k->cookies = may_send_cookies(k);
+	if (!k->cookies)
+		s.cookie_trigger = 0;
 	if (k->o->n_weights)
 		s.flags |= TG_SET_WEIGHTS;
 	err = bpf_track_set_netns(&s);
@@ -286,10 +312,23 @@ static int fill_maps(
 
 /* ---- programs ---- */
 
+/* Without cookies, if it is they that this kernel does not take. */
+static int load_admit(struct kernel_gate *k)
+{
+	int err = bpf_admit_load(k->maps, k->cookies, &k->admit);
+
+	if (!err || !k->cookies)
+		return err;
+	fprintf(k->notes, "!no SYN cookies, the kernel refuses their program: %s: %s\n",
+		strerror(-err), bpf_error_text());
+	bpf_error_clear();
+	return bpf_admit_load(k->maps, false, &k->admit);
+}
+
 static int attach_admit(struct kernel_gate *k, char *error, size_t len)
 {
 	char name[IF_NAMESIZE];
-	int err = bpf_admit_load(k->maps, &k->admit);
+	int err = load_admit(k);
 
 	if (err)
 		return fail(err, error, len, "loading admit", NULL);

@@ -51,7 +51,8 @@ struct kernel_gate;
 
 /* 0, or -errno and in error what failed, a clause for a log line: nothing is left behind then, and
  * a gate of a former start is still in force. *ret_notes, to be freed by the caller, are lines that
- * are worth saying though it worked ("eth0: generic XDP, slower than native"). */
+ * are worth saying though it worked ("eth0: generic XDP, slower than native"); one that begins with
+ * ! is a warning. */
 int kernel_gate_open(const struct kernel_gate_opts *opts, const struct kernel_gate_listeners *l,
 	struct kernel_gate **ret, char **ret_notes, char *error, size_t error_len);
 

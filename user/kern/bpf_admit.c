@@ -37,6 +37,7 @@ struct bpf_admit {
 	const struct bpf_maps *maps;
 	struct admit_bpf *skel;
 	uint64_t seed; /* of the sketch, the same in every program */
+	bool cookies;
 	bool dispatch;
 	struct attachment at[INTERFACES_MAX];
 	unsigned n;
@@ -55,6 +56,7 @@ static struct admit_bpf *open_skeleton(const struct bpf_admit *a)
 
 	if (!skel)
 		return NULL;
+	skel->rodata->cookies = a->cookies;
 	skel->rodata->sketch_seed = a->seed;
 	skel->rodata->sketch_mask = blocks - 1;
 	skel->rodata->sketch_row_bits = log2_of(blocks * TG_SKETCH_COLS);
@@ -68,13 +70,14 @@ static struct admit_bpf *open_skeleton(const struct bpf_admit *a)
 	return NULL;
 }
 
-int bpf_admit_load(const struct bpf_maps *maps, struct bpf_admit **ret)
+int bpf_admit_load(const struct bpf_maps *maps, bool cookies, struct bpf_admit **ret)
 {
 	struct bpf_admit *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return -ENOMEM;
 	a->maps = maps;
+	a->cookies = cookies;
 	if (getrandom(&a->seed, sizeof(a->seed), 0) != sizeof(a->seed)) {
 		free(a);
 		return -EIO;
@@ -98,6 +101,18 @@ void bpf_admit_avoid_dispatcher(struct bpf_admit *a)
 int bpf_admit_prog_fd(const struct bpf_admit *a)
 {
 	return bpf_program__fd(a->skel->progs.tidegate_admit);
+}
+
+int bpf_admit_cookies_sysctl(void)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/tcp_syncookies", "re");
+	int value, rc = f ? 0 : -errno;
+
+	if (f && fscanf(f, "%d", &value) != 1)
+		rc = -EIO;
+	if (f)
+		fclose(f);
+	return rc ? rc : value;
 }
 
 /* ---- attaching ---- */

@@ -23,6 +23,14 @@
 
 struct bpf_admit;
 
+enum {
+	BPF_COOKIES_SYSCTL = 2, /* cookies for everybody: only then does the kernel take ours */
+};
+
+/* net.ipv4.tcp_syncookies of the caller's network namespace: SYN cookies can be answered where it
+ * is BPF_COOKIES_SYSCTL. Or -errno: -ENOENT, the kernel knows none. */
+int bpf_admit_cookies_sysctl(void);
+
 enum bpf_admit_mode {
 	BPF_ADMIT_ANY,
 	BPF_ADMIT_NATIVE,
@@ -36,8 +44,9 @@ struct bpf_admit_attached {
 };
 
 /* 0, or -errno: -EPERM, -ENOMEM, or the verifier's refusal (bpf_error_text says more). maps must
- * outlive it. */
-int bpf_admit_load(const struct bpf_maps *maps, struct bpf_admit **ret);
+ * outlive it. cookies: it may answer SYN cookies, above tg_settings.cookie_trigger; without, it
+ * asks less of the kernel, and ACKs are none of its business. */
+int bpf_admit_load(const struct bpf_maps *maps, bool cookies, struct bpf_admit **ret);
 /* The program, loaded but attached nowhere itself: for BPF_PROG_RUN. */
 int bpf_admit_prog_fd(const struct bpf_admit *a);
 /* Before attaching: never by the dispatcher. */

@@ -59,8 +59,6 @@ int bpf_settings_write(int settings_fd, const struct tg_settings *s)
 
 	if (!settings_valid(s))
 		return -EINVAL;
-	if (s->flags & TG_SET_COOKIES)
-		return -EOPNOTSUPP;
 	if (bpf_map_lookup_elem(settings_fd, &zero, &old))
 		return -errno;
 	now.proven_seed = old.proven_seed;
@@ -72,6 +70,13 @@ int bpf_settings_write(int settings_fd, const struct tg_settings *s)
 static bool endpoint_valid(const struct bpf_endpoint *e)
 {
 	return e->port && e->port_last >= e->port && e->bits <= 128;
+}
+
+/* Of a port on every address, too, for the listener that its SYN cookies are made by. A range of
+ * such, which may be of every port, has none. */
+static bool has_entry(const struct bpf_endpoint *e)
+{
+	return e->bits || e->port == e->port_last;
 }
 
 static void address_key(const struct bpf_endpoint *e, unsigned port, struct tg_address_key *ret)
@@ -99,7 +104,7 @@ static int add_addresses(int fd, const struct bpf_endpoint *e)
 	struct tg_address value = {.listener = e->listener};
 	struct tg_address_key key;
 
-	for (unsigned port = e->port; e->bits && port <= e->port_last; port++) {
+	for (unsigned port = e->port; has_entry(e) && port <= e->port_last; port++) {
 		address_key(e, port, &key);
 		if (bpf_map_update_elem(fd, &key, &value, BPF_ANY))
 			return -errno;
@@ -145,7 +150,7 @@ static bool configured(
 	struct tg_address_key mine;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (!list[i].bits || port < list[i].port || port > list[i].port_last)
+		if (!has_entry(&list[i]) || port < list[i].port || port > list[i].port_last)
 			continue;
 		address_key(&list[i], port, &mine);
 		if (!memcmp(&mine, key, sizeof(mine)))

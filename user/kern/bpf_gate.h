@@ -22,8 +22,7 @@ enum {
 /* The defaults of design: observe off, drop, loopback exempt, fair; /32, /24 and /64, /56, /48;
  * no limits but a flood limit of 200 a second; stale after 1 s; 10 events a second. */
 void bpf_settings_init(struct tg_settings *s);
-/* -EINVAL: a field out of its range (see abi.h); -EOPNOTSUPP: SYN cookies, which admit does not
- * answer; nothing was written. */
+/* -EINVAL: a field out of its range (see abi.h); nothing was written. */
 /* All but proven_seed, which is the maps'. */
 int bpf_settings_write(int settings_fd, const struct tg_settings *s);
 

@@ -26,9 +26,10 @@ struct why_info {
 	bool observed;    /* would be refused, but for observe mode */
 	char decides[24]; /* "allow", "deny", "penalty", "gate", "none" */
 	char entry[56];   /* the prefix that does, "" for the gate */
-	char detail[160]; /* a sentence */
+	char detail[240]; /* a sentence */
 	bool proven;      /* the source has completed a handshake before */
 	bool exempt;      /* loopback, or a weight without limits */
+	bool cookie;      /* its SYN is answered with a SYN cookie, its ACK judged as said */
 	uint32_t open;    /* connections of the narrowest prefix */
 };
 

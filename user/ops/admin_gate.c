@@ -192,10 +192,10 @@ ADMIN_ANSWER(admin_why_show)
 	if (r < 0)
 		return admin_backend_error(r, ret);
 	return admin_json_answer(MHD_HTTP_OK,
-		json_pack("{s:s, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:I}", "address", text,
+		json_pack("{s:s, s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:I}", "address", text,
 			"admitted", w.admitted, "observed", w.observed, "decides", w.decides,
 			"entry", w.entry, "detail", w.detail, "proven", w.proven, "exempt",
-			w.exempt, "open", (json_int_t)w.open),
+			w.exempt, "cookie", w.cookie, "open", (json_int_t)w.open),
 		ret);
 }
 

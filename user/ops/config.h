@@ -163,10 +163,11 @@ struct config_admission {
 	uint32_t penalty_ms, penalty_max_ms; /* .penalty, 30s; .penalty_max, 1h */
 	bool limit_loopback;                 /* .limit_loopback, false */
 	struct config_strings
-		interfaces;   /* .interfaces; none: those the listeners' addresses are on
-			       */
-	bool refuse_reset;    /* .refuse: drop | reset */
-	uint32_t flood_limit; /* .flood_limit, 200 SYNs per second of one prefix; 0: none */
+		interfaces;      /* .interfaces; none: those the listeners' addresses are on
+				  */
+	bool refuse_reset;       /* .refuse: drop | reset */
+	uint32_t flood_limit;    /* .flood_limit, 200 SYNs per second of one prefix; 0: none */
+	uint32_t cookie_trigger; /* .cookie_trigger, 0 SYNs per second; 0: no SYN cookies */
 	struct config_tier tier[2][3]; /* .v4_32_open …: IPv4 /32 and /24; IPv6 /64, /56, /48 */
 	struct config_prefix *allow, *deny; /* .allow, .deny */
 	struct config_weight *weights;      /* .weights */

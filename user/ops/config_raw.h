@@ -99,6 +99,7 @@ enum config_rule_flags {
 	X(admission, memory_low_percent, admission.memory_low_percent, NUMBER, 0, "85", 1, 100)    \
 	X(admission, sources, admission.sources, NUMBER, 0, "65536", 1024, 16777216)               \
 	X(admission, flood_limit, admission.flood_limit, NUMBER, ZERO, "200", 1, 30000)            \
+	X(admission, cookie_trigger, admission.cookie_trigger, NUMBER, ZERO, "0", 100, 100000000)  \
 	X(admission, source_burst, admission.source_burst, NUMBER, 0, "4", 1, 10000)               \
 	X(admission, penalty, admission.penalty_ms, MS, 0, "30s", 100, 24 * CONFIG_HOUR)           \
 	X(admission, penalty_max, admission.penalty_max_ms, MS, 0, "1h", 100, 168 * CONFIG_HOUR)   \

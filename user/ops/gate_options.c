@@ -91,6 +91,7 @@ static void take_settings(const struct config_admission *a, struct tg_settings *
 	if (!a->limit_loopback)
 		s->flags |= TG_SET_EXEMPT_LOOPBACK;
 	s->flood_limit = a->flood_limit;
+	s->cookie_trigger = a->cookie_trigger;
 	s->source_burst = a->source_burst;
 	s->penalty_ns = (uint64_t)a->penalty_ms * 1000000;
 	s->penalty_max_ns = (uint64_t)a->penalty_max_ms * 1000000;

@@ -275,6 +275,29 @@ static void judge_gate(const struct look *l, struct why_info *ret)
 		strcpy(ret->detail, "the gate is open");
 }
 
+/* As bpf/gate.bpf.h has it; also where the gate is open. */
+static bool answered_by_cookie(const struct look *l, const struct why_info *w, bool loopback)
+{
+	const struct tg_pace *p = l->k->pace;
+
+	return l->settings.cookie_trigger && p->cookies &&
+	       (l->now_ns >> TG_WINDOW_SHIFT) - p->window <= 1 && !w->proven && !loopback &&
+	       w->admitted;
+}
+
+static void judge_newcomer(const struct look *l, struct why_info *ret, bool loopback)
+{
+	size_t len;
+
+	judge_gate(l, ret);
+	ret->cookie = answered_by_cookie(l, ret, loopback);
+	if (!ret->cookie)
+		return;
+	len = strlen(ret->detail);
+	snprintf(ret->detail + len, sizeof ret->detail - len,
+		"; while so many SYNs come its own gets a cookie, and the ACK is judged");
+}
+
 int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 {
 	struct tg_lpm_key key;
@@ -284,6 +307,7 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 	struct tg_open open;
 	struct look l;
 	unsigned family = !IN6_IS_ADDR_V4MAPPED(addr);
+	bool loopback;
 	int err = begin(ctx, &l);
 
 	if (err)
@@ -295,8 +319,9 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 		!bpf_proven_find(l.k->fd[BPF_MAP_proven], l.settings.proven_seed, &narrow, &place);
 	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_open], &narrow, &open) && open.connections > 0)
 		ret->open = (uint32_t)open.connections;
-	ret->exempt = (l.settings.flags & TG_SET_EXEMPT_LOOPBACK) &&
-		      (family ? IN6_IS_ADDR_LOOPBACK(addr) : addr->s6_addr[12] == 127);
+	loopback = (l.settings.flags & TG_SET_EXEMPT_LOOPBACK) &&
+		   (family ? IN6_IS_ADDR_LOOPBACK(addr) : addr->s6_addr[12] == 127);
+	ret->exempt = loopback;
 	if (!bpf_map_lookup_elem(l.k->fd[BPF_MAP_weights], &key, &weight) &&
 		weight.weight == TG_WEIGHT_EXEMPT)
 		ret->exempt = true;
@@ -309,7 +334,7 @@ int gateway_why(void *ctx, const struct in6_addr *addr, struct why_info *ret)
 		strcpy(ret->decides, "penalty");
 		ret->admitted = false;
 	} else {
-		judge_gate(&l, ret);
+		judge_newcomer(&l, ret, loopback);
 	}
 	if (!ret->admitted && (l.settings.flags & TG_SET_OBSERVE))
 		ret->admitted = ret->observed = true;

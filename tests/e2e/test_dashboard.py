@@ -136,7 +136,8 @@ class Dashboard(support.Case):
         for dark in False, True:
             for width, height in (1280, 900), (400, 800):
                 self.b.look(width, height, dark)
-                self.assertEqual(self.b.run("return document.documentElement.dataset.theme"), "dark" if dark else "light")
+                # The page hears of the change a little later.
+                wait_for(lambda: self.b.run("return document.documentElement.dataset.theme") == ("dark" if dark else "light"))
                 time.sleep(1.2)
                 self.assertLessEqual(self.b.run("return document.documentElement.scrollWidth"), width)
                 self.assertEqual(self.faint(), [])

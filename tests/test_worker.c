@@ -502,13 +502,16 @@ static void test_late_turns(void **state)
 	struct worker_opts opts = bare_opts(&b);
 	struct tg_worker_stats seen;
 	struct job jobs[2];
+	uint64_t deadline_ns = worker_clock_ns() + UINT64_C(30000000000);
 
 	opts.slice_us = 2100; /* 21 ms are late for a job, not for the loop */
 	opts.turn_us = 1900;
 	assert_int_equal(bare_begin(&b, &opts), 0);
 	bare_run(&b, queue_two, jobs);
-	bare_run(&b, nothing, NULL);
-	bare_run(&b, copy_stats, &seen);
+	/* Mail may come before the jobs have their turn. */
+	do
+		bare_run(&b, copy_stats, &seen);
+	while (!seen.late_turns && worker_clock_ns() < deadline_ns);
 	assert_true(seen.late_turns >= 1); /* more on a machine that stops now and then */
 	if (seen.late_turns == 1) {
 		assert_int_equal(seen.late.doing, STATS_DOING_HANDSHAKE);

@@ -24,14 +24,6 @@ static __always_inline struct tg_share *proven_find(
 	return 0;
 }
 
-/* Should the one in `now` rather give way than the one in `than`? Who is free has no time either.
- */
-static __always_inline bool proven_gives_way(
-	const struct tg_share *now, const struct tg_share *than)
-{
-	return than->tag && (!now->tag || now->tat_ns < than->tat_ns);
-}
-
 static __always_inline void proven_put(
 	const struct tg_settings *s, __u64 bits, __u32 len, __u32 family, __u32 weight)
 {
@@ -48,7 +40,7 @@ static __always_inline void proven_put(
 			p->share[i].weight = weight;
 			return;
 		}
-		if (proven_gives_way(&p->share[i], &p->share[at % TG_PROVEN_WAYS]))
+		if (tg_share_gives_way(&p->share[i], &p->share[at % TG_PROVEN_WAYS]))
 			at = i;
 	}
 	struct tg_share *share = &p->share[at % TG_PROVEN_WAYS];

@@ -334,6 +334,12 @@ struct tg_proven {
 };
 _Static_assert(sizeof(struct tg_proven) == 64, "one cache line");
 
+/* Where all of an entry are taken: should this one give way rather than that one? Free is best. */
+static inline int tg_share_gives_way(const struct tg_share *one, const struct tg_share *than)
+{
+	return than->tag && (!one->tag || one->tat_ns < than->tat_ns);
+}
+
 /* bits: the prefix's address as a number, its first bit the highest of 64; family: 4 or 6. */
 static inline __u64 tg_proven_hash(__u64 seed, __u64 bits, __u32 len, __u32 family)
 {

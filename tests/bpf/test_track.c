@@ -238,6 +238,30 @@ static void test_crowded_entry(void **state)
 
 /* ---- full maps ---- */
 
+/* One entry of `proven` for all: as many as it has places, and the last one among them. */
+static void test_few_proven(void **state)
+{
+	struct kernel *k = kernel_of(state);
+	unsigned proven = 0;
+	char from[64];
+
+	start(k, &(struct bpf_maps_opts){.sources = 1, .open = 64});
+	int listener = crowd_listen(NETNS_SERVER4, KERNEL_PORT, false);
+	for (unsigned i = 0; i < TG_PROVEN_WAYS + 2; i++) {
+		v4(from, i);
+		kernel_connect(k, from, NETNS_SERVER4, KERNEL_PORT);
+		CROWD_UNTIL(kernel_pace(k).established == i + 1);
+		CROWD_UNTIL(kernel_proven(k, with_len(from, 32)) == 1);
+	}
+	for (unsigned i = 0; i < TG_PROVEN_WAYS + 2; i++) {
+		v4(from, i);
+		proven += kernel_proven(k, with_len(from, 32)) == 1;
+	}
+	assert_int_equal(proven, TG_PROVEN_WAYS);
+	close(listener);
+	stop(k);
+}
+
 static void test_few_sources(void **state)
 {
 	struct kernel *k = kernel_of(state);
@@ -584,6 +608,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_not_ours),
 		cmocka_unit_test(test_outgoing),
 		cmocka_unit_test(test_crowded_entry),
+		cmocka_unit_test(test_few_proven),
 		cmocka_unit_test(test_few_sources),
 		cmocka_unit_test(test_few_open),
 		cmocka_unit_test(test_spoofed),

@@ -208,11 +208,9 @@ static inline uint64_t kernel_filter(const struct kernel *k, const char *prefix)
 {
 	struct tg_prefix key = kernel_prefix(prefix);
 	struct tg_penalty_filter f = {0};
-	uint64_t bits;
 
-	memcpy(&bits, key.addr, sizeof(bits));
 	uint32_t i = tg_filter_index(
-		be64toh(bits), key.len, bpf_maps_entries(k->maps, BPF_MAP_penalty_filter));
+		bpf_prefix_bits(&key), key.len, bpf_maps_entries(k->maps, BPF_MAP_penalty_filter));
 	assert_int_equal(
 		bpf_map_lookup_elem(bpf_maps_fd(k->maps, BPF_MAP_penalty_filter), &i, &f), 0);
 	return f.until_ns;

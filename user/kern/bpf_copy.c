@@ -8,6 +8,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "kern/bpf_lists.h"
 #include "tidegate/abi.h"
 
 struct copy {
@@ -95,18 +96,9 @@ uint64_t bpf_copy_entries(int from, int to)
 	return lost;
 }
 
-static uint64_t prefix_bits(const struct tg_prefix *key)
-{
-	uint64_t bits = 0;
-
-	for (unsigned i = 0; i < sizeof(key->addr); i++)
-		bits = bits << 8 | key->addr[i];
-	return bits;
-}
-
 static void raise_filter(int filter, uint32_t entries, const struct tg_prefix *key, uint64_t until)
 {
-	uint32_t i = tg_filter_index(prefix_bits(key), key->len, entries);
+	uint32_t i = tg_filter_index(bpf_prefix_bits(key), key->len, entries);
 	struct tg_penalty_filter f;
 
 	if (!bpf_map_lookup_elem(filter, &i, &f) && f.until_ns < until) {

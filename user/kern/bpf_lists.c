@@ -127,6 +127,15 @@ void bpf_source_key(const uint8_t addr[16], unsigned bits, struct tg_prefix *ret
 		ret->addr[bit / 8] |= from[bit / 8] & (uint8_t)(0x80 >> bit % 8);
 }
 
+uint64_t bpf_prefix_bits(const struct tg_prefix *prefix)
+{
+	uint64_t bits = 0;
+
+	for (unsigned i = 0; i < sizeof(prefix->addr); i++)
+		bits = bits << 8 | prefix->addr[i];
+	return bits;
+}
+
 int bpf_list_add(int fd, const struct tg_lpm_key *key, const struct tg_list_entry *entry)
 {
 	return bpf_map_update_elem(fd, key, entry, BPF_ANY) ? -errno : 0;

@@ -25,6 +25,8 @@ void bpf_prefix_format(const struct tg_lpm_key *key, char text[BPF_PREFIX_TEXT])
 void bpf_source_format(const struct tg_prefix *key, char text[BPF_PREFIX_TEXT]);
 /* The source prefix of an address (as in tg_lpm_key): its first bits, 1..32 or 1..64. */
 void bpf_source_key(const uint8_t addr[16], unsigned bits, struct tg_prefix *ret);
+/* Its address as a number, the first bit the highest: what abi.h hashes. */
+uint64_t bpf_prefix_bits(const struct tg_prefix *prefix);
 
 /* 0, -ENOSPC when the list is full, or -errno. An entry that is there already is replaced. */
 int bpf_list_add(int fd, const struct tg_lpm_key *key, const struct tg_list_entry *entry);

@@ -4,24 +4,12 @@
 
 #include <bpf/bpf.h>
 
-static uint64_t bits_of(const struct tg_prefix *p)
-{
-	uint64_t bits = 0;
-
-	for (unsigned i = 0; i < sizeof(p->addr); i++)
-		bits = bits << 8 | p->addr[i];
-	return bits;
-}
-
-static bool gives_way(const struct tg_share *now, const struct tg_share *than)
-{
-	return than->tag && (!now->tag || now->tat_ns < than->tat_ns);
-}
+#include "kern/bpf_lists.h"
 
 int bpf_proven_find(int proven_fd, uint64_t seed, const struct tg_prefix *prefix,
 	struct bpf_proven_place *ret_place)
 {
-	uint64_t hash = tg_proven_hash(seed, bits_of(prefix), prefix->len, prefix->family);
+	uint64_t hash = tg_proven_hash(seed, bpf_prefix_bits(prefix), prefix->len, prefix->family);
 	struct bpf_map_info info = {0};
 	uint32_t len = sizeof(info);
 	struct bpf_proven_place *p = ret_place;
@@ -37,7 +25,7 @@ int bpf_proven_find(int proven_fd, uint64_t seed, const struct tg_prefix *prefix
 			p->way = i;
 			return 0;
 		}
-		if (gives_way(&p->entry.share[i], &p->entry.share[p->way]))
+		if (tg_share_gives_way(&p->entry.share[i], &p->entry.share[p->way]))
 			p->way = i;
 	}
 	return -ENOENT;

@@ -133,7 +133,7 @@ static __always_inline bool gate_cookie_mode(const struct gate_request *r)
 {
 	const struct tg_pace *p = r->pace;
 
-	return p->cookies && (r->now >> TG_WINDOW_SHIFT) - p->window <= 1;
+	return p->cookies && r->now >> TG_WINDOW_SHIFT <= p->window + 1;
 }
 
 /* The source's prefix of tier 0. */
@@ -193,7 +193,8 @@ static __always_inline void gate_begin(struct gate_request *r, const struct syn 
 	if (r->exempt || !counts)
 		return;
 	__u64 window = r->now >> TG_WINDOW_SHIFT;
-	if (r->pace->window != window)
+	/* Another CPU may be in the next one already. */
+	if (r->pace->window < window)
 		gate_turn_window(s, r->pace, window);
 	sketch_add(prefix, syn->family, window, &r->seen);
 	gate_count_syn(r);

@@ -354,6 +354,31 @@ static void test_the_trigger(void **state)
 	assert_int_equal(fixture_pace().cookies, 0);
 }
 
+/* Whoever read the clock just before a window began, does not undo what the first in it did. */
+static void test_late_for_the_window(void **state)
+{
+	const struct packet_opts syn = {.tcp_options = 4};
+	struct tg_pace ahead, after;
+	struct packet p;
+
+	FIXTURE_NEEDED();
+	begin();
+	packet_build(&p, &syn);
+	switch_on();
+	ahead = fixture_pace();
+	ahead.window += 2; /* ahead of us even where a window ends meanwhile */
+	ahead.active_last[0] = 7;
+	ahead.syns_last = 8;
+	write_pace(&ahead);
+	fixture_mark();
+	fixture_run_bytes(&p, p.len, 1);
+	fixture_expect(TG_COOKIE_SENT, 1);
+	after = fixture_pace();
+	assert_int_equal(after.window, ahead.window);
+	assert_int_equal(after.active_last[0], 7);
+	assert_int_equal(after.syns_last, 8);
+}
+
 static void test_never_by_default(void **state)
 {
 	FIXTURE_NEEDED();
@@ -673,6 +698,7 @@ int main(void)
 		cookie_test(test_observed),
 		cookie_test(test_the_kernel_makes_none),
 		cookie_test(test_the_trigger),
+		cookie_test(test_late_for_the_window),
 		cookie_test(test_never_by_default),
 		cookie_test(test_answers),
 		cookie_test(test_other_packets),

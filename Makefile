@@ -104,7 +104,7 @@ bench-bpf: $(B)/tests/bench/admit_bench
 
 # In a network namespace of its own: the gate is attached to its loopback, not to the machine's.
 bench-sched: all
-	$(Q)unshare --net sh -c 'ip link set lo up && exec tests/bench/run.sh $(B) sched'
+	$(Q)unshare --net sh -c 'ip link set lo up && exec /usr/bin/python3 -B tests/bench/sched.py $(B)'
 
 bench-gate: all $(SUPPORT)
 	$(Q)/usr/bin/python3 -B tests/bench/gate.py $(B)

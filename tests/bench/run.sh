@@ -1,9 +1,9 @@
 #!/bin/bash
-# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth|fanout|slow|sched]...
+# Prints the measurements of README and docs/measurements.md. Usage: run.sh BUILD_DIR [echo|memory|fairness|auth|fanout|slow]...
 #
 # The server has one CPU to itself, the load generator another. What is compared is run in pairs, in turn and with the
 # order changing, and the median of the pairs' ratios counts, since a machine's speed drifts. BENCH_ROUNDS (5) pairs of
-# BENCH_SECONDS (3) each. sched needs root, and is not run unless named. Exit status: 0, also when a figure misses its bar; 1 when something could not be measured.
+# BENCH_SECONDS (3) each. Exit status: 0, also when a figure misses its bar; 1 when something could not be measured.
 set -u -o pipefail
 
 [ $# -ge 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
@@ -14,8 +14,8 @@ rounds=${BENCH_ROUNDS:-5}
 seconds=${BENCH_SECONDS:-3}
 for s in $sections; do
 	case $s in
-	echo | memory | fairness | auth | fanout | slow | sched) ;;
-	*) echo "bench: no section '$s'; there are echo, memory, fairness, auth, fanout, slow and sched" >&2; exit 2 ;;
+	echo | memory | fairness | auth | fanout | slow) ;;
+	*) echo "bench: no section '$s'; there are echo, memory, fairness, auth, fanout and slow" >&2; exit 2 ;;
 	esac
 done
 
@@ -23,8 +23,6 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/tidegate-bench.XXXXXX") || exit 1
 chmod 755 "$tmp" # the gateway gives up root
 failed=0
 gateway='' gateway_child='' epoll='' flood=''
-instance=bench admission=off # of the gateway
-sched_default=10             # sched.sample_percent
 
 stop() { # PID: asks, then insists
 	[ -n "$1" ] || return 0
@@ -42,10 +40,7 @@ stop_all() {
 	stop "$flood"
 	gateway='' gateway_child='' epoll='' flood=''
 }
-unpin() { # what a gateway that had to be killed left
-	[ "$admission" = off ] || "$B/tidegatectl" --instance "$instance" detach >/dev/null 2>&1
-}
-trap 'stop_all; unpin; rm -rf "$tmp"' EXIT
+trap 'stop_all; rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM HUP
 
 unmeasured() {
@@ -87,7 +82,7 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 	read -r port admin_port <<<"$(free_ports 2)"
 	admin=http://127.0.0.1:$admin_port
 	cat >"$tmp/tidegate.yaml" <<-YAML
-		instance: $instance
+		instance: bench
 		workers:
 		  count: 1
 		  pin: true
@@ -97,7 +92,7 @@ start_gateway() { # [MORE]: further configuration, its first lines being routes
 		  listen: 127.0.0.1:$admin_port
 		  socket: $tmp/admin.sock
 		admission: # the load opens its connections as fast as it can: pacing them is not what is measured
-		  mode: $admission
+		  mode: off
 		listeners:
 		  - name: bench
 		    address: 127.0.0.1:$port
@@ -403,54 +398,6 @@ section_slow() {
 	stop_all
 }
 
-# FILE FILE EXPRESSION: the median over pairs as above, and between what it lies with 95 % confidence (by order statistics).
-median_between() {
-	python3 -c '
-import json, statistics, sys
-*files, expression = sys.argv[1:]
-runs = [[json.loads(line) for line in open(f)] for f in files]
-v = sorted(eval(expression, dict(zip("rs", pair))) for pair in zip(*runs))
-low = max(0, int(len(v) / 2 - 0.98 * len(v) ** 0.5))
-print("%.2f %.2f %.2f" % (statistics.median(v), v[low], v[-1 - low]))' "$@"
-}
-
-sample() { # PERCENT: has the kernel measure it of so many of the sockets
-	"$B/tidegatectl" --socket "$tmp/admin.sock" sample set "$1" >/dev/null 2>"$tmp/sample.err" && return
-	unmeasured "the kernel does not measure: $(cat "$tmp/sample.err") $(grep -h measured "$tmp/tidegate.log")"
-	return 1
-}
-
-section_sched() {
-	local n i share order lost low high shares="0 $sched_default 100" f=$tmp/sched
-	# Short ones, and many: what is looked for is small, and the machine drifts.
-	local rounds=${BENCH_ROUNDS:-21} seconds=${BENCH_SECONDS:-1}
-	echo
-	echo "sched: echo of 64 bytes with the delays of a share of the sockets measured in the kernel, against the same" \
-		"gateway with nothing attached (0 %), in turn; $rounds rounds of $seconds s"
-	printf '%12s  %6s  %12s %9s  %s\n' connections share 'msg/s' 'us/msg' 'throughput lost: median, and where it lies with 95 % confidence'
-	# The gate is loaded in all cases, and refuses nobody.
-	instance=bench-$$ admission=observe
-	start_gateway || return
-	for n in 1 1000; do
-		for i in $(seq "$rounds"); do
-			order=$shares
-			[ $((i % 2)) -eq 0 ] && order=$(printf '%s\n' $shares | tac)
-			for share in $order; do
-				sample "$share" || return
-				# shellcheck disable=SC2046
-				bench "$f.$n.$share" echo --url "$gateway_url" --connections "$n" --duration "$seconds" $(gateway_pids) || return
-			done
-		done
-		for share in $shares; do
-			read -r lost low high < <(median_between "$f.$n.0" "$f.$n.$share" \
-				'100 * (1 - s["messages_per_s"] / r["messages_per_s"])')
-			printf '%12d  %4d %%  %12.0f %9.2f  %s\n' "$n" "$share" "$(median "$f.$n.$share" 'r["messages_per_s"]')" \
-				"$(median "$f.$n.$share" 'r["server"]["cpu_us_per_message"]')" \
-				"$([ "$share" = 0 ] || echo "$lost % ($low .. $high)$([ "$share" = 100 ] || echo ", $(bar "$lost" 2.0)")")"
-		done
-	done
-}
-
 for s in $sections; do
 	case $s in
 	auth) section_auth ;;
@@ -459,7 +406,6 @@ for s in $sections; do
 	fairness) section_fairness ;;
 	fanout) section_fanout ;;
 	slow) section_slow ;;
-	sched) section_sched ;;
 	esac
 	stop_all
 done

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import time
 import unittest
 
 import netns
 import support
 from support import recv_head, wait_for, ws_frame, ws_recv
+from views import Views
 
 BODY = """
 admission:
@@ -16,7 +18,7 @@ admission:
 listeners:
   - {{name: ws, address: "{host}:{port}"}}
 routes:
-  - {{path: /echo, upstream: echo}}
+  - {{path: /echo, upstream: echo, heartbeat: {{interval: 0}}}}
 debug: {{handshake_cost: {stall_ms}ms}}
 sched: {{sample_percent: 100}}
 """
@@ -152,6 +154,37 @@ class Delay(support.Case):
         self.assertGreaterEqual(w["wake_delay_us"]["max"], 1e3 * (1 - SPREAD) * STALL_MS)
         self.assertGreaterEqual(w["poll_delay_us"]["max"], w["wake_delay_us"]["max"] * 0.999)
         self.assertGreaterEqual(w["first_poll_us"]["count"], EACH)
+
+    def agree_on(self, shown, stalled, truth):
+        """None, or which view does not show a stall of that length, of that worker only, in one interval or the next."""
+        def near(low, high):
+            return high >= (1 - SPREAD) * truth and low <= (1 + SPREAD) * truth
+        for view, intervals in shown.items():
+            # The log has the worst worker only, the metrics have limits.
+            one = [v if len(v) == 1 else [v[stalled]] for v in intervals]
+            rest = [u for v in intervals if len(v) > 1 for w, u in enumerate(v) if w != stalled]
+            limits = [p if isinstance(p, tuple) else (p, p) for v in one for p in v]
+            if not any(near(*p) for p in limits):
+                return "%s: not %.1f ms" % (view, truth)
+            if [u for u in rest if (u[0] if isinstance(u, tuple) else u) > truth / 4]:
+                return "%s: another worker as well" % view
+        return None
+
+    @unittest.skipUnless(shutil.which("chromedriver"), "no chromedriver (package chromium-driver)")
+    def test_everybody_shows_the_same(self):
+        of = self.sessions()
+        views = Views(self.gw, self.tmp)
+        self.addCleanup(views.close)
+        for _ in range(10):
+            # So that the intervals that show this stall show no other.
+            views.after(time.monotonic(), 2)
+            stalled, saw, say = self.attempt(of)
+            shown = views.after(time.monotonic(), 2)
+            why = self.agrees(stalled, saw, say) or self.agree_on(shown, stalled, max(saw["stalled"]))
+            if not why:
+                break
+        else:
+            self.fail("%s: worker %d, %s %s" % (why, stalled, saw, shown))
 
     def test_switching(self):
         """While nothing is measured, the poll delay is the run delay; nothing is attached then."""

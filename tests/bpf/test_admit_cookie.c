@@ -504,7 +504,8 @@ static void test_long_after(void **state)
 /* Proven for longer than a cookie lives, it has none; for less, it may have got some before. */
 static void test_proven_meanwhile(void **state)
 {
-	struct tg_source s = {.accepts = 1, .first_ns = 1};
+	/* Before 0, where the machine has not been up for so long. */
+	struct tg_source s = {.accepts = 1, .first_ns = fixture_now() - TG_COOKIE_LIFE_NS - WINDOW};
 	struct tg_prefix key;
 	struct packet_opts ack;
 

@@ -128,8 +128,9 @@ class KernelGate(GateCase):
         live = json.loads(self.gw.get("/v1/live")[1])
         known = {s["prefix"]: s for s in self.ctl("sources", "--limit", "1000")}
         narrow = [s for s in live["sources"] if s["prefix"].endswith("/32")]
-        self.assertEqual([(s["prefix"], s["accepts"], s["closes"]) for s in narrow],
-                         [(busy + "/32", 10, 10), (quiet + "/32", 1, 1)])
+        # In no order that holds: churn that is over counts for less and less.
+        self.assertCountEqual([(s["prefix"], s["accepts"], s["closes"]) for s in narrow],
+                              [(busy + "/32", 10, 10), (quiet + "/32", 1, 1)])
         self.assertEqual({s["prefix"] for s in live["sources"]}, set(known))
         verdicts = {(v["program"], v["reason"]): v["total"] for v in live["verdicts"]}
         self.assertEqual(verdicts["track", "established"], 11)

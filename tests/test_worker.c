@@ -659,12 +659,12 @@ static void no_longer_than(struct bare *b, uint32_t turn_us)
 	assert_int_equal(bare_begin(b, &opts), 0);
 }
 
-/* Newcomers have a turn's time of a slice; then the rings are looked at for sessions. */
+/* Newcomers have half a turn's time of a slice; then the rings are looked at for sessions. */
 static void test_newcomers_share_a_slice_with_nobody(void **state)
 {
 	struct bare b = {0};
 
-	no_longer_than(&b, 5); /* a handshake takes 10 */
+	no_longer_than(&b, 15); /* a handshake takes 10 */
 	bare_run(&b, queue_newcomers, NULL);
 	assert_true(bare_wait(&turns.ran, 2));
 	bare_end(&b);

@@ -264,6 +264,12 @@ static void run_timer(void *ctx, struct wheel_timer *t)
 	w->ops->timer[t->kind](w, t);
 }
 
+/* Work for newcomers between two looks at what has arrived for sessions, which waits as long. */
+static uint64_t newcomers_share_ns(const struct worker *w)
+{
+	return (uint64_t)w->opts.turn_us * 1000 / 2;
+}
+
 /* Newcomers wait until what was just done for sessions is on its way, and what is on its way to
  * them has been looked at: a handshake takes longer than an answer, and would stand before it. No
  * longer than a turn, or sessions that are always busy would keep everybody out. */
@@ -324,7 +330,7 @@ static void run_slice(struct worker *w)
 		sessions_ran |= class_ == RUNQ_ESTABLISHED || class_ == RUNQ_LINKS;
 		/* Who has a session need not wait for all newcomers. */
 		if (w->now_ns - since > (uint64_t)w->opts.slice_us * 1000 ||
-			newcomers_ns > (uint64_t)w->opts.turn_us * 1000)
+			newcomers_ns >= newcomers_share_ns(w))
 			break;
 	}
 }

@@ -243,6 +243,34 @@ static void test_timeouts(void **state)
 	assert_true(harness_stop(&h));
 }
 
+/* What a handshake costs for debugging is spent once, a part of it in each of its turns. */
+static void test_cost(void **state)
+{
+	enum {
+		COST_US = 2000,
+	};
+	static const struct {
+		uint32_t turn_us;
+		unsigned turns;
+	} cases[] = {{1000000, 1}, {COST_US, 1}, {COST_US / 2, 2}, {COST_US / 2 - 1, 3}};
+
+	for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		harness_defaults(&h);
+		h.opts.conn.handshake_cost_us = COST_US;
+		h.opts.conn.handshake_turn_us = cases[i].turn_us;
+		harness_start(&h);
+		int fd = client_connect(h.ports[0], 0);
+		assert_int_equal(client_ws_open(fd, "/", NULL), 101);
+		assert_int_equal(harness_peek(&h, &h.stats->forced_yields), cases[i].turns - 1);
+		assert_true(harness_peek(&h, &h.stats->class_ns[RUNQ_HANDSHAKE]) >=
+			    (uint64_t)COST_US * 1000);
+		assert_true(client_ws_echo(fd, "hello"));
+		assert_int_equal(harness_peek(&h, &h.stats->forced_yields), cases[i].turns - 1);
+		close(fd);
+		assert_true(harness_stop(&h));
+	}
+}
+
 static void test_raw_hello(void **state)
 {
 	static const uint8_t hello[] = {0, 0, 0, 4, TG_RAW_HELLO, TG_RAW_VERSION, 1, '/'};
@@ -394,6 +422,7 @@ int main(void)
 		cmocka_unit_test(test_opening_refused),
 		cmocka_unit_test(test_upstream_refuses_at_once),
 		cmocka_unit_test(test_timeouts),
+		cmocka_unit_test(test_cost),
 		cmocka_unit_test(test_raw_hello),
 		cmocka_unit_test(test_proxy),
 		cmocka_unit_test(test_proxy_malformed),

@@ -217,14 +217,14 @@ def section_steer(cpus):
 
 
 def section_storm(cpus):
-    cost_us, seconds, rounds = 300, 5 * SECONDS, min(ROUNDS, 3)
+    cost_us, turn_us, seconds, rounds = 300, 100, 5 * SECONDS, min(ROUNDS, 3)
     print("\nstorm: 2,000 sessions echo 2,000 messages/s, %d times %d s alone and as long in the storm; a handshake costs %d us; "
           "attempts from 200 addresses without limits of their own, refused ones dropped, given up after 0.9 s" % (
               rounds, seconds, cost_us))
     os.sched_setaffinity(0, {cpus[0]})
     best = 0
     for name, mode in (("gate on", "kernel"), ("gate off", "off")):
-        with Place(mode, extra="debug: {handshake_cost: %dus}" % cost_us) as p:
+        with Place(mode, extra="debug: {handshake_cost: %dus, handshake_turn: %dus}" % (cost_us, turn_us)) as p:
             if mode == "kernel":
                 # What it can serve: offered just as many as it completes, by more and more at a time.
                 p.gate("open")

@@ -1,9 +1,6 @@
 #include "storm.h"
 
 enum {
-	/* Attempts begun, and as many given up, in one submission: a kernel that cannot be
-	 * preempted in it would delay whoever else uses the CPU, the sessions' thread for one. */
-	BATCH = 4,
 	NOBODY = UINT32_MAX,
 };
 
@@ -101,38 +98,37 @@ static void on_failed(struct load_thread *t, struct load_conn *c)
 	over(t, t->work, number_of(t, c));
 }
 
-/* Gives up what is too old; returns when the next one will be. */
+/* One attempt at a time is begun, and one given up, in one submission: a kernel that cannot be
+ * preempted in it would delay whoever else uses the CPU, the sessions' thread for one. */
+
+/* Gives up what is too old; returns when the next one may be. */
 static uint64_t give_up(struct load_thread *t, struct storm_thread *st, uint64_t now_ns)
 {
-	uint64_t patience_ns = (uint64_t)(st->storm->deadline_s * 1e9);
+	uint32_t i = st->waiting.first;
+	uint64_t at_ns;
 
-	for (unsigned k = 0; st->waiting.first != NOBODY; k++) {
-		uint32_t i = st->waiting.first;
-		uint64_t at_ns = conn_of(t, i)->begun_ns + patience_ns;
-
-		if (at_ns > now_ns || k == BATCH)
-			return at_ns;
+	if (i == NOBODY)
+		return UINT64_MAX;
+	at_ns = conn_of(t, i)->begun_ns + (uint64_t)(st->storm->deadline_s * 1e9);
+	if (at_ns <= now_ns) {
 		load_drop(t, load_conn_at(t, i));
 		over(t, st, i);
 		load_count(&st->timed_out, 1);
 	}
-	return UINT64_MAX;
+	return at_ns;
 }
 
 static uint64_t open_loop(struct load_thread *t, struct storm_thread *st, uint64_t now_ns)
 {
 	const struct storm *s = st->storm;
 	double rate = s->rate * t->n_conns / t->load->n_conns;
+	uint64_t due_ns = s->run_ns + (uint64_t)((double)st->next * 1e9 / rate);
 
-	for (unsigned k = 0;; k++) {
-		uint64_t due_ns = s->run_ns + (uint64_t)((double)st->next * 1e9 / rate);
-
-		if (due_ns >= s->to_ns)
-			return UINT64_MAX;
-		if (due_ns > now_ns || k == BATCH)
-			return due_ns;
+	if (due_ns >= s->to_ns)
+		return UINT64_MAX;
+	if (due_ns <= now_ns)
 		attempt(t, st, due_ns, now_ns);
-	}
+	return due_ns;
 }
 
 /* All of a thread's connections are under way at all times. */

@@ -116,7 +116,8 @@ struct conn {
 	uint16_t in_head, in_tail, in_off; /* provided buffers to be parsed, chained in
 					      ring->filled; bytes of the first that are done */
 	uint16_t in_count; /* of them: one batch of completions may hold every buffer of the ring */
-	uint16_t ping_window; /* the minute pings_in counts in */
+	uint16_t ping_window; /* the minute pings_in counts in; before its first turn as a session:
+				 turns that debug.handshake_cost was spent in */
 	uint32_t out_bytes, out_inflight;
 	uint32_t opened_ms, last_rx_ms, last_message_ms;
 	uint32_t due_ms; /* OPEN: the next heartbeat; CLOSING: the deadline; before its first turn:
@@ -188,7 +189,8 @@ struct conn_opts {
 	unsigned n_routes;
 	struct http_limits http;
 	uint32_t handshake_timeout_ms;
-	uint32_t handshake_cost_us; /* debugging: CPU time that every handshake costs */
+	/* Debugging: CPU time that every handshake costs, and of it in one turn (not 0). */
+	uint32_t handshake_cost_us, handshake_turn_us;
 	uint32_t close_timeout_ms;
 	uint64_t buffer_cap_bytes;             /* of one worker */
 	uint64_t buffer_total_bytes;           /* of all workers together; 0: no such cap */

@@ -145,15 +145,20 @@ static uint64_t cpu_time_ns(void)
 
 /* So that a small machine can be stormed beyond its capacity: CPU time, which whoever else runs
  * here does not spend for the worker. */
-static void spend(const struct net *n)
+bool conn_handshake_cost(struct conn *c)
 {
-	uint64_t until;
+	const struct conn_opts *o = conn_net(c)->opts;
+	uint64_t spent_us = (uint64_t)c->ping_window * o->handshake_turn_us, left_us, until;
 
-	if (!n->opts->handshake_cost_us)
-		return;
-	until = cpu_time_ns() + (uint64_t)n->opts->handshake_cost_us * 1000;
+	if (spent_us >= o->handshake_cost_us)
+		return false;
+	c->ping_window++;
+	left_us = o->handshake_cost_us - spent_us;
+	until = cpu_time_ns() +
+		1000 * (left_us < o->handshake_turn_us ? left_us : o->handshake_turn_us);
 	while (cpu_time_ns() < until)
 		;
+	return left_us > o->handshake_turn_us;
 }
 
 /* Routes the request and opens the session, or refuses. */
@@ -169,7 +174,6 @@ static void open_session(struct conn *c, const struct conn_hello *hello, const c
 		c->flags |= CONN_VERIFYING;
 		return;
 	}
-	spend(n);
 	if (err) {
 		if (a.error != PROTO_ERRS)
 			conn_protocol_error(c, a.error);

@@ -385,6 +385,11 @@ static void note_delay(const struct worker *w, const struct conn *c)
 		a->run_delay_max_us = us;
 }
 
+static bool has_input(const struct conn *c)
+{
+	return c->in_count || (c->aux && c->aux->in);
+}
+
 void conn_run(struct worker *w, struct runq_item *it)
 {
 	struct conn *c = conn_of_run(it);
@@ -409,7 +414,10 @@ void conn_run(struct worker *w, struct runq_item *it)
 	}
 	n->turn_end_ns = w->now_ns + (uint64_t)w->opts.turn_us * 1000;
 	n->turn_frames = 0;
-	more = c->flags & CONN_VERDICT ? conn_hello_again(c) : CONN_MORE_INPUT;
+	if (c->state <= CONN_HANDSHAKE && has_input(c) && conn_handshake_cost(c))
+		more = CONN_MORE_TIME;
+	else
+		more = c->flags & CONN_VERDICT ? conn_hello_again(c) : CONN_MORE_INPUT;
 	if (more == CONN_MORE_INPUT) {
 		if (c->flags & (CONN_PAUSED | CONN_VERIFYING))
 			more = CONN_MORE_UPSTREAM;

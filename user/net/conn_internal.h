@@ -80,6 +80,8 @@ enum conn_more conn_parse_http(
 enum conn_more conn_raw_hello(struct conn *c, const uint8_t *payload, size_t len);
 /* Asks hello again, with what was put aside. */
 enum conn_more conn_hello_again(struct conn *c);
+/* Spends what this turn is to cost for debugging. True: there is more to spend, in other turns. */
+bool conn_handshake_cost(struct conn *c);
 bool conn_proxy_allowed(const struct conn *c);
 void conn_protocol_error(struct conn *c, enum protocol_error e);
 

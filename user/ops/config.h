@@ -210,8 +210,8 @@ struct config {
 	bool access_failures_always;    /* access_log.failures: always | sampled */
 	unsigned access_queue; /* access_log.queue, 4096 records a worker; a power of two */
 
-	char *admin_socket; /* admin.socket, /run/tidegate/<instance>/admin.sock (without root
-			       $XDG_RUNTIME_DIR or /tmp/tidegate-<uid>) */
+	char *admin_socket;     /* admin.socket, /run/tidegate/<instance>/admin.sock (without root
+				   $XDG_RUNTIME_DIR or /tmp/tidegate-<uid>) */
 	char *admin_token_file; /* admin.token_file, "": NULL, no actions on admin.listen */
 
 	uint32_t handshake_timeout_ms; /* handshake.timeout, 10s */
@@ -236,8 +236,9 @@ struct config {
 	uint32_t user_timeout_ms;      /* sockets.user_timeout, 60s; 0: off */
 
 	struct config_admission admission;
-	uint32_t sched_sample_percent; /* sched.sample_percent, 10; 0: nothing is measured */
-	uint32_t debug_handshake_us;   /* debug.handshake_cost, 0 */
+	uint32_t sched_sample_percent;    /* sched.sample_percent, 10; 0: nothing is measured */
+	uint32_t debug_handshake_us;      /* debug.handshake_cost, 0 */
+	uint32_t debug_handshake_turn_us; /* debug.handshake_turn, 1 s */
 
 	struct config_listener *listeners;
 	unsigned n_listeners;

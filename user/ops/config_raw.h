@@ -116,7 +116,9 @@ enum config_rule_flags {
 
 #define CONFIG_KEYS_SCHED(X) X(sched, sample_percent, sched_sample_percent, NUMBER, 0, "10", 0, 100)
 
-#define CONFIG_KEYS_DEBUG(X) X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)
+#define CONFIG_KEYS_DEBUG(X)                                                                       \
+	X(debug, handshake_cost, debug_handshake_us, US, ZERO, "0", 1, 1000000)                    \
+	X(debug, handshake_turn, debug_handshake_turn_us, US, 0, "1s", 50, 1000000)
 
 #define CONFIG_KEYS_WEIGHT(X) X(weight, weight, weight, NUMBER, 0, "10", 0, 1000000)
 

@@ -106,6 +106,7 @@ static int translate(struct gateway *g)
 			cfg->handshake_headers},
 		.handshake_timeout_ms = cfg->handshake_timeout_ms,
 		.handshake_cost_us = cfg->debug_handshake_us,
+		.handshake_turn_us = cfg->debug_handshake_turn_us,
 		.close_timeout_ms = cfg->close_timeout_ms,
 		.buffer_cap_bytes = cfg->buffer_cap_bytes,
 		.buffer_total_bytes = cfg->buffer_total_bytes,

@@ -6,8 +6,8 @@
 
 enum {
 	/* Of which each fails only because another CPU moved the same entry meanwhile, or is about
-	 * to delete it. */
-	OPEN_TRIES = 64,
+	 * to delete it. That one may be interrupted just then: they last some 50 us. */
+	OPEN_TRIES = 2048,
 
 	OPEN_EEXIST = 17,
 };
@@ -60,48 +60,78 @@ static __always_inline void open_report(struct tg_open *o, struct open_change *c
 	c->limited = n > weighted ? n - weighted : 0;
 }
 
+struct open_work {
+	struct open_change *c;
+	struct tg_prefix key;
+	__u32 tag;
+	enum open_result result;
+};
+
+/* Nobody counts in an entry at zero, so whoever brought it there may delete it. */
+static __always_inline bool open_move(struct open_work *w, struct tg_open *o)
+{
+	union open_word old = {.word = *(volatile __u64 *)o}, new;
+
+	if (old.tag != w->tag || !old.connections)
+		return false; /* deleted: its memory may be another prefix's by now */
+	new.tag = w->tag;
+	new.connections = old.connections + w->c->delta;
+	if (__sync_val_compare_and_swap((__u64 *)o, old.word, new.word) != old.word)
+		return false;
+	if (new.connections)
+		open_report(o, w->c, new.connections);
+	else
+		bpf_map_delete_elem(&open, &w->key);
+	return true;
+}
+
+static __always_inline long open_make(struct open_work *w)
+{
+	struct open_change *c = w->c;
+	struct tg_open fresh = {.connections = c->delta, .tag = w->tag, .weighted = c->weighted};
+
+	fresh.peak = c->delta > 0 ? c->delta : 0;
+	long rc = bpf_map_update_elem(&open, &w->key, &fresh, BPF_NOEXIST);
+	if (!rc) {
+		c->connections = c->delta;
+		c->limited = c->weighted ? 0 : c->delta;
+	}
+	return rc;
+}
+
+/* Returns 1 to end the loop. */
+static long open_try(__u32 i, struct open_work *w)
+{
+	struct tg_open *o = bpf_map_lookup_elem(&open, &w->key);
+
+	if (o) {
+		if (!open_move(w, o))
+			return 0;
+		w->result = OPEN_COUNTED;
+		return 1;
+	}
+	if (!w->c->make) {
+		w->result = OPEN_ABSENT;
+		return 1;
+	}
+	long rc = open_make(w);
+	if (rc == -OPEN_EEXIST)
+		return 0;
+	w->result = rc ? OPEN_FAILED : OPEN_COUNTED;
+	return 1;
+}
+
 /* enum open_result. A global function: the verifier looks at it once, and not once for each way
  * that leads to it. */
 __noinline int open_change(struct open_change *c)
 {
 	if (!c)
 		return OPEN_FAILED;
-	struct tg_prefix key = c->key;
-	__u32 tag = open_tag(&key);
+	struct open_work w = {
+		.c = c, .key = c->key, .tag = open_tag(&c->key), .result = OPEN_FAILED};
 
-	for (int i = 0; i < OPEN_TRIES; i++) {
-		struct tg_open *o = bpf_map_lookup_elem(&open, &key);
-		if (!o) {
-			if (!c->make)
-				return OPEN_ABSENT;
-			struct tg_open fresh = {
-				.connections = c->delta, .tag = tag, .weighted = c->weighted};
-			fresh.peak = c->delta > 0 ? c->delta : 0;
-			long rc = bpf_map_update_elem(&open, &key, &fresh, BPF_NOEXIST);
-			if (!rc) {
-				c->connections = c->delta;
-				c->limited = c->weighted ? 0 : c->delta;
-				return OPEN_COUNTED;
-			}
-			if (rc != -OPEN_EEXIST)
-				return OPEN_FAILED;
-			continue;
-		}
-		union open_word old = {.word = *(volatile __u64 *)o}, new;
-		if (old.tag != tag || !old.connections)
-			continue; /* deleted: its memory may be another prefix's by now */
-		new.tag = tag;
-		new.connections = old.connections + c->delta;
-		if (__sync_val_compare_and_swap((__u64 *)o, old.word, new.word) != old.word)
-			continue;
-		/* Nobody counts in an entry at zero, so whoever brought it there may delete it. */
-		if (new.connections)
-			open_report(o, c, new.connections);
-		else
-			bpf_map_delete_elem(&open, &key);
-		return OPEN_COUNTED;
-	}
-	return OPEN_FAILED;
+	bpf_loop(OPEN_TRIES, open_try, &w, 0);
+	return w.result;
 }
 
 #endif

@@ -77,13 +77,16 @@ fetch_prometheus() {
 	apt=$build/apt
 	rm -rf "$apt" "$dest/prometheus"
 	mkdir -p "$apt" "$dest/prometheus"
-	(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus) || {
-		as_root apt-get update -qq
-		(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus)
-	}
-	dpkg --fsys-tarfile "$apt"/prometheus_*.deb | tar -x -C "$dest/prometheus" --strip-components=3 \
-		./usr/bin/prometheus ./usr/bin/promtool
+	download_prometheus || { as_root apt-get update -qq; download_prometheus; }
+	for deb in "$apt"/*.deb; do dpkg -x "$deb" "$apt/unpacked"; done
+	mv "$apt/unpacked/usr/bin/prometheus" "$apt/unpacked/usr/bin/promtool" "$dest/prometheus/"
 	rm -rf "$apt"
+}
+
+# Since Debian 13 promtool is a package of its own.
+download_prometheus() {
+	(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus \
+		$(apt-cache --names-only search '^promtool$' | cut -d' ' -f1))
 }
 
 if [ ! -x "$dest/prometheus/promtool" ]; then
@@ -97,7 +100,8 @@ if ! cmp -s tools/packaging/dashboard/package-lock.json "$dest/dashboard/package
 	echo "deps: fetching uPlot"
 	mkdir -p "$dest/dashboard"
 	cp tools/packaging/dashboard/package.json tools/packaging/dashboard/package-lock.json "$dest/dashboard/"
-	(cd "$dest/dashboard" && npm ci --no-audit --no-fund --ignore-scripts --silent)
+	(cd "$dest/dashboard" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null) ||
+		{ echo "deps: uPlot could not be fetched by npm" >&2; exit 1; }
 fi
 
 # liburing.h asks for BLOCK_URING_CMD_DISCARD, which Debian 12's kernel headers (6.1) do not have.

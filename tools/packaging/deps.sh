@@ -85,6 +85,7 @@ fetch_prometheus() {
 
 # Since Debian 13 promtool is a package of its own.
 download_prometheus() {
+	# shellcheck disable=SC2046
 	(cd "$apt" && apt-get -o APT::Sandbox::User=root download -qq prometheus \
 		$(apt-cache --names-only search '^promtool$' | cut -d' ' -f1))
 }

@@ -102,7 +102,7 @@ static void test_find(void **state)
 	unsigned n, bad;
 
 	assert_int_equal(auth_keys_create(specs, 3, 2, files, &k, &bad, &why), 0);
-	assert_string_equal(find(k, "a")->data, rsa.public_pem);
+	assert_string_equal((const char *)find(k, "a")->data, rsa.public_pem);
 	assert_int_equal(find(k, "h")->len, 32);
 	assert_int_equal(find(k, NULL)->algorithm, JWT_ES256);
 	assert_null(find(k, "b"));

@@ -6,7 +6,7 @@
 
 enum {
 	/* Of which each fails only because another CPU moved the same entry meanwhile, or is about
-	 * to delete it. That one may be interrupted just then: they last some 50 us. */
+	 * to delete it. That one may be interrupted just then, so they are many. */
 	OPEN_TRIES = 2048,
 
 	OPEN_EEXIST = 17,

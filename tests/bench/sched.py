@@ -1,13 +1,14 @@
 """Prints what measuring delays in the kernel costs an echo. Usage: sched.py BUILD_DIR
 
 One gateway under one load that does not end; what is measured is switched to and fro (`tidegatectl sample set`): nothing
-attached, the default share, every socket, in an order that changes. Two neighbours in time are compared, and the median of
-many such pairs counts: what is looked for is less than a machine drifts in a minute. The server has one CPU to itself, the
+attached, the default share, every socket, and back. The default is compared with its neighbour in time, that before it and
+that after it in turn, and the median of many such pairs counts: what is looked for is less than a machine drifts in a minute. The server has one CPU to itself, the
 load generator another. In a network namespace of its own: the gate is attached to its loopback, not to the machine's.
 Exit status: 0, also when a figure misses its bar; 1 when it could not be measured."""
 
 import contextlib
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,8 @@ import support  # noqa: E402
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 151))
 SECONDS = float(os.environ.get("BENCH_SECONDS", 0.4))
 SETTLE = 0.15
-DEFAULT = "10"  # sched.sample_percent
+with open(os.path.join(HERE, "../../docs/configuration.md")) as f:
+    DEFAULT = re.search(r"`sched.sample_percent` \| number \| `(\d+)`", f.read()).group(1)
 SHARES = "0", DEFAULT, "100"
 BAR = 2
 
@@ -89,7 +91,7 @@ def section(b, connections):
     load = b.load(connections)
     try:
         for i in range(ROUNDS):
-            # Nothing attached stands beside each of the others in turn.
+            # The default stands between the two others.
             for share in SHARES if i % 2 else SHARES[::-1]:
                 b.switch(share)
                 seen[share].append(b.window())

@@ -6,7 +6,7 @@
 . "$VMTESTS/guest/lib.sh"
 
 ran=0
-names="test_probe test_ring test_worker test_conn*"
+names="test_probe test_ring test_worker test_worker_turn test_conn*"
 [ -n "$SMOKE" ] || names="$names test_listener"
 for t in $names; do
 	for program in "$BUILD"/tests/$t; do

@@ -192,10 +192,11 @@ static __always_inline void gate_begin(struct gate_request *r, const struct syn 
 		counts = gate_begin_cookies(r, syn, prefix, len) && counts;
 	if (r->exempt || !counts)
 		return;
-	__u64 window = r->now >> TG_WINDOW_SHIFT;
-	/* Another CPU may be in the next one already. */
-	if (r->pace->window < window)
+	__u64 window = r->now >> TG_WINDOW_SHIFT, last = r->pace->window;
+	if (last < window)
 		gate_turn_window(s, r->pace, window);
+	else
+		window = last; /* another CPU may be in the next one already */
 	sketch_add(prefix, syn->family, window, &r->seen);
 	gate_count_syn(r);
 }

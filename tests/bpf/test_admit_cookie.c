@@ -64,13 +64,6 @@ enum {
 
 /* ---- the mode ---- */
 
-static void write_pace(const struct tg_pace *p)
-{
-	uint32_t zero = 0;
-
-	fixture_write(BPF_MAP_pace, &zero, p);
-}
-
 /* As SYNs above the trigger switch it on. */
 static void switch_on(void)
 {
@@ -80,7 +73,7 @@ static void switch_on(void)
 	p.cookies = 1;
 	p.cookies_until_ns = NEVER_NS;
 	p.syns = 2 * TRIGGER; /* a window that ends now does not end it */
-	write_pace(&p);
+	fixture_set_pace(&p);
 }
 
 /* Puts one packet to the program while the mode is on: it would not be, had we been held up for
@@ -347,7 +340,7 @@ static void test_the_trigger(void **state)
 
 	/* A pause. */
 	p.window -= 2;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	fixture_mark();
 	fixture_run_bytes(&syn, syn.len, 1);
 	fixture_expect(TG_ADMIT_OPEN, 1);
@@ -369,7 +362,7 @@ static void test_late_for_the_window(void **state)
 	ahead.window += 2; /* ahead of us even where a window ends meanwhile */
 	ahead.active_last[0] = 7;
 	ahead.syns_last = 8;
-	write_pace(&ahead);
+	fixture_set_pace(&ahead);
 	fixture_mark();
 	fixture_run_bytes(&p, p.len, 1);
 	fixture_expect(TG_COOKIE_SENT, 1);
@@ -494,7 +487,7 @@ static void test_long_after(void **state)
 	ack = answer_of((struct packet_opts){.tcp_options = 4});
 	p = fixture_pace();
 	p.cookies_until_ns = 1;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	fixture_mark();
 	fixture_run(&ack);
 	expect_ignored();

@@ -44,13 +44,6 @@ static void pace(uint64_t interval_ns, uint64_t burst_ns, uint64_t new_interval_
 	fixture_gate();
 }
 
-static void write_pace(const struct tg_pace *p)
-{
-	uint32_t zero = 0;
-
-	fixture_write(BPF_MAP_pace, &zero, p);
-}
-
 static void test_open_without_a_governor(void **state)
 {
 	FIXTURE_NEEDED();
@@ -111,7 +104,7 @@ static void test_permits_are_a_level(void **state)
 	fixture_settings();
 	fx->gate = (struct tg_gate){.permits = 3, .permits_base = 100};
 	fixture_gate();
-	write_pace(&p);
+	fixture_set_pace(&p);
 	serve(0, 4);
 	serve(1, 3);
 	serve(2, 1000); /* not in use */
@@ -125,7 +118,7 @@ static void test_permits_are_a_level(void **state)
 	p = fixture_pace();
 	p.established = 120;
 	p.unserved = 12;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	expect("192.0.2.1", XDP_DROP, TG_DROP_PERMITS);
 	assert_int_equal(fixture_pace().unserved, 12);
 	/* More served than established: counted too early, no debt. */
@@ -136,7 +129,7 @@ static void test_permits_are_a_level(void **state)
 	fx->gate.permits = 0;
 	fixture_gate();
 	p.unserved = 1000000;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	expect("192.0.2.1", XDP_PASS, TG_ADMIT_OPEN);
 }
 
@@ -163,12 +156,12 @@ static void test_rate_comes_back_with_time_but_no_more_than_the_burst(void **sta
 	/* Two hours and a bit pass. */
 	p = fixture_pace();
 	p.tat_ns -= 2 * HOUR + MINUTE;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	assert_int_equal(burst_of("192.0.2.1", 20, TG_ADMIT_PACED), 2);
 	/* Months. */
 	p = fixture_pace();
 	p.tat_ns = 1;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	assert_int_equal(burst_of("192.0.2.1", 20, TG_ADMIT_PACED), 5);
 }
 
@@ -180,12 +173,12 @@ static void test_a_slow_rate_leaves_no_debt(void **state)
 	pace(HOUR, 2 * HOUR, 0);
 	p = fixture_pace();
 	p.tat_ns = fixture_now() + 1000 * HOUR;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	expect("192.0.2.1", XDP_DROP, TG_DROP_RATE);
 	assert_true(fixture_pace().tat_ns <= fixture_now() + 2 * HOUR);
 	p = fixture_pace();
 	p.tat_ns -= HOUR + MINUTE;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	expect("192.0.2.1", XDP_PASS, TG_ADMIT_PACED);
 	expect("192.0.2.1", XDP_DROP, TG_DROP_RATE);
 }
@@ -237,7 +230,7 @@ static void test_newcomers_share_the_whole_rate(void **state)
 	/* Refusals cost the newcomers' part nothing: 3 of its 5 are left when the rate is back. */
 	struct tg_pace p = fixture_pace();
 	p.tat_ns = 1;
-	write_pace(&p);
+	fixture_set_pace(&p);
 	assert_int_equal(burst_of("192.0.2.1", 10, TG_ADMIT_PACED), 3);
 }
 
@@ -248,7 +241,7 @@ static void set_ahead(uint64_t ahead_ns)
 
 	p.tat_ns = fixture_now() + ahead_ns - MINUTE;
 	p.new_tat_ns = 0;
-	write_pace(&p);
+	fixture_set_pace(&p);
 }
 
 static void fair(uint64_t interval_ns, uint64_t burst_ns)
@@ -403,7 +396,7 @@ static void test_the_share_of_many(void **state)
 			fixture_prove(src, 32, 0);
 			before = fixture_now();
 			p.window = before >> TG_WINDOW_SHIFT;
-			write_pace(&p);
+			fixture_set_pace(&p);
 			fixture_run(&(struct packet_opts){.src = src});
 			after = fixture_now();
 			if (fixture_pace().window == p.window)

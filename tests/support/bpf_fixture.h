@@ -83,6 +83,13 @@ static inline struct tg_pace fixture_pace(void)
 	return p;
 }
 
+static inline void fixture_set_pace(const struct tg_pace *p)
+{
+	uint32_t zero = 0;
+
+	fixture_write(BPF_MAP_pace, &zero, p);
+}
+
 static inline struct tg_lpm_key fixture_prefix(const char *text)
 {
 	struct tg_lpm_key key;

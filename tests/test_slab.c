@@ -125,6 +125,48 @@ static void test_one_chunk_is_kept(void **state)
 	slab_fini(&s);
 }
 
+/* Where many come and go each turn, what they need stays, and nothing more for longer than between
+ * two trims. */
+static void test_kept_until_trimmed(void **state)
+{
+	enum {
+		STORM = 100,
+		STEADY = 10
+	};
+	struct slab s;
+	void *p[STORM];
+
+	slab_init(&s, 4000, 4096, 0);
+	slab_keep(&s);
+	assert_false(slab_trim(&s));
+	for (unsigned i = 0; i < STORM; i++)
+		assert_non_null(p[i] = slab_alloc(&s));
+	for (unsigned i = 0; i < STORM; i++)
+		slab_free(&s, p[i]);
+	assert_int_equal(s.chunks, STORM);
+	assert_true(slab_trim(&s)); /* they were needed a moment ago */
+	assert_int_equal(s.chunks, STORM);
+	for (unsigned round = 0; round < 100; round++) {
+		for (unsigned i = 0; i < STEADY; i++)
+			assert_non_null(p[i] = slab_alloc(&s));
+		for (unsigned i = 0; i < STEADY; i++)
+			slab_free(&s, p[i]);
+		if (round % 10 != 9)
+			continue;
+		assert_true(slab_trim(&s));
+		assert_int_equal(s.chunks, STEADY);
+	}
+	/* Nobody comes any more: one stays. */
+	assert_true(!slab_trim(&s) || !slab_trim(&s));
+	assert_int_equal(s.chunks, 1);
+	assert_false(slab_trim(&s));
+	assert_int_equal(s.chunks, 1);
+	p[0] = slab_alloc(&s);
+	assert_int_equal(s.chunks, 1);
+	slab_free(&s, p[0]);
+	slab_fini(&s);
+}
+
 static void test_random_operations(void **state)
 {
 	enum {
@@ -197,6 +239,7 @@ int main(void)
 		cmocka_unit_test(test_cap),
 		cmocka_unit_test(test_empty_chunks_are_given_back),
 		cmocka_unit_test(test_one_chunk_is_kept),
+		cmocka_unit_test(test_kept_until_trimmed),
 		cmocka_unit_test(test_random_operations),
 #ifdef HAVE_ASAN
 		cmocka_unit_test(test_freed_memory_is_poisoned),

@@ -13,8 +13,18 @@ void buf_pool_init(struct buf_pool *p, uint64_t cap_bytes)
 	slab_init(&p->tiny, BUF_TINY_BYTES, SLAB_CHUNK, 0);
 	slab_init(&p->small, BUF_SMALL_BYTES, SLAB_CHUNK, 0);
 	slab_init(&p->medium, BUF_MEDIUM_BYTES, SLAB_CHUNK, 0);
+	slab_keep(&p->tiny);
+	slab_keep(&p->small);
+	slab_keep(&p->medium);
 	p->bytes = 0;
 	p->cap_bytes = cap_bytes;
+}
+
+bool buf_pool_trim(struct buf_pool *p)
+{
+	bool tiny = slab_trim(&p->tiny), small = slab_trim(&p->small);
+
+	return slab_trim(&p->medium) || tiny || small;
 }
 
 void buf_pool_fini(struct buf_pool *p)

@@ -8,6 +8,7 @@
 #ifndef TIDEGATE_BASE_BUF_H
 #define TIDEGATE_BASE_BUF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/slab.h"
@@ -31,8 +32,8 @@ struct buf_pool {
 	uint64_t bytes, cap_bytes;
 };
 
-/* What a pool is made of: a block of at least `bytes` (up to 4 GiB - 1), uninitialised, or NULL: cap
- * reached or no memory. *ret_held is its size, to be handed back with it. */
+/* What a pool is made of: a block of at least `bytes` (up to 4 GiB - 1), uninitialised, or NULL:
+ * cap reached or no memory. *ret_held is its size, to be handed back with it. */
 void *buf_pool_get(struct buf_pool *p, uint64_t bytes, uint32_t *ret_held);
 void buf_pool_put(struct buf_pool *p, void *block, uint32_t held);
 
@@ -43,6 +44,15 @@ static inline uint64_t buf_pool_high(const struct buf_pool *p)
 }
 
 void buf_pool_init(struct buf_pool *p, uint64_t cap_bytes);
+/* Small blocks come and go by the hundred each turn: their memory is kept, and given back by calls
+ * of this, now and then, of which each gives back what was not needed since the one before. True:
+ * there may be more to give back, later. */
+bool buf_pool_trim(struct buf_pool *p);
+/* Memory is kept that a trim may give back. */
+static inline bool buf_pool_trimmable(const struct buf_pool *p)
+{
+	return (p->tiny.spares > 1) | (p->small.spares > 1) | (p->medium.spares > 1);
+}
 /* Every buffer must have been freed. */
 void buf_pool_fini(struct buf_pool *p);
 

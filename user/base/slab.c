@@ -105,13 +105,39 @@ void slab_init(struct slab *s, size_t object_bytes, size_t chunk_bytes, size_t c
 	s->cap = cap;
 }
 
+/* The n spares that were used longest ago. */
+static void give_back(struct slab *s, size_t n)
+{
+	struct slab_chunk **link = &s->spare, *c;
+
+	for (size_t i = n; i < s->spares; i++)
+		link = &(*link)->next;
+	s->spares -= n;
+	s->chunks -= n;
+	while ((c = *link)) {
+		*link = c->next;
+		chunk_unmap(c, s->chunk_bytes);
+	}
+}
+
+void slab_keep(struct slab *s)
+{
+	s->keeps = true;
+}
+
+bool slab_trim(struct slab *s)
+{
+	size_t n = s->spares ? s->spares - 1 : 0;
+
+	give_back(s, s->idle < n ? s->idle : n);
+	s->idle = s->spares;
+	return s->spares > 1;
+}
+
 void slab_fini(struct slab *s)
 {
 	assert(!s->used && !s->partial && !s->full);
-	if (s->spare)
-		chunk_unmap(s->spare, s->chunk_bytes);
-	s->spare = NULL;
-	s->chunks = 0;
+	give_back(s, s->spares);
 }
 
 static struct slab_chunk *chunk_create(struct slab *s)
@@ -126,6 +152,17 @@ static struct slab_chunk *chunk_create(struct slab *s)
 	return c;
 }
 
+static struct slab_chunk *take_spare(struct slab *s)
+{
+	struct slab_chunk *c = s->spare;
+
+	s->spare = c->next;
+	s->spares--;
+	if (s->spares < s->idle)
+		s->idle = s->spares;
+	return c;
+}
+
 void *slab_alloc(struct slab *s)
 {
 	struct slab_chunk *c = s->partial;
@@ -134,10 +171,9 @@ void *slab_alloc(struct slab *s)
 	if (s->cap && s->used >= s->cap)
 		return NULL;
 	if (!c) {
-		c = s->spare ? s->spare : chunk_create(s);
+		c = s->spare ? take_spare(s) : chunk_create(s);
 		if (!c)
 			return NULL;
-		s->spare = NULL;
 		link_chunk(&s->partial, c);
 	}
 	if (c->free) {
@@ -177,8 +213,10 @@ void slab_free(struct slab *s, void *p)
 	if (c->used)
 		return;
 	unlink_chunk(c);
-	if (!s->spare) {
+	if (!s->spares || s->keeps) {
+		c->next = s->spare;
 		s->spare = c;
+		s->spares++;
 		return;
 	}
 	s->chunks--;

@@ -45,7 +45,8 @@ enum {
 enum worker_kind {
 	WORKER_CONN,
 	WORKER_LINK,
-	WORKER_JOB, /* resumable work of the worker itself: drain, listings */
+	WORKER_JOB,  /* resumable work of the worker itself: drain, listings */
+	WORKER_TRIM, /* of memory that is kept for a while */
 };
 
 struct worker;

@@ -41,6 +41,7 @@ int conn_net_init(struct net *n, const struct conn_opts *opts, const struct conn
 	n->flush_tail = &n->flush_head;
 	n->rand = worker_clock_ns() | 1;
 	buf_pool_init(&n->bufs, opts->buffer_cap_bytes);
+	n->trim.kind = WORKER_TRIM;
 	slab_init(&n->aux, sizeof(struct conn_aux), 64 * 1024, 0);
 	n->gather = calloc(CONN_GATHER_BATCH, sizeof *n->gather);
 	n->peers = calloc(CONN_PEER_BATCH, sizeof *n->peers);
@@ -237,8 +238,7 @@ bool conn_admit(struct conn *c, unsigned flags)
 	struct net *n = net_self;
 	struct admission_result r;
 
-	if (!n->admission ||
-		(n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
+	if (!n->admission || (n->kernel_gate && !n->opts->listeners[c->listener].proxy_protocol))
 		return true;
 	r = admission_judge(n->admission, n->lists, n->stats, &c->peer, flags, n->w->now_ns);
 	c->run.flags = r.ticket;
@@ -499,6 +499,7 @@ void conn_register(struct worker_ops *ops)
 	ops->cqe[OP_CONN_SHUTDOWN] = conn_on_shutdown;
 	ops->run[WORKER_CONN] = conn_run;
 	ops->timer[WORKER_CONN] = conn_timer_fire;
+	ops->timer[WORKER_TRIM] = conn_trim;
 	ops->settle = conn_settle;
 	ops->refill = conn_refill;
 }

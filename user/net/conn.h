@@ -129,6 +129,7 @@ _Static_assert(sizeof(struct conn) == 192, "an idle connection owns one small st
 
 enum {
 	CONN_NO_ROUTE = 0xffff,
+	CONN_TRIM_MS = 100,      /* buffers that nobody needed for so long are given back */
 	CONN_GATHER = 8,         /* buffers of one sendmsg */
 	CONN_GATHER_BATCH = 512, /* sendmsgs of one submission */
 	CONN_PEER_BATCH =
@@ -256,6 +257,7 @@ struct net {
 	const struct conn_ops *ops;
 	struct tg_worker_stats *stats;
 	struct buf_pool bufs;
+	struct wheel_timer trim; /* of bufs */
 	struct slab aux;
 	struct conn *flush_head, **flush_tail;
 	struct conn_aux *blocked; /* connections whose socket takes nothing now */

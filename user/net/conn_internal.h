@@ -53,6 +53,8 @@ void conn_out_drop(struct conn *c);
 void conn_dirty(struct conn *c);
 /* No longer counts as blocked. */
 void conn_unblock(struct conn *c);
+/* Gives back what queues do not need any more. */
+void conn_trim(struct worker *w, struct wheel_timer *t);
 void conn_settle(struct worker *w, struct ring *r);
 void conn_on_send(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);
 void conn_on_pollout(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags);

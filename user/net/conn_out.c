@@ -121,8 +121,8 @@ static bool make_room(struct conn *c, uint64_t key, uint64_t len)
 	/* One that will never fit must not cost those that do. */
 	if (l->out_policy != OUT_DROP_NEWEST && len <= cap && !within_cap(c, len))
 		dropped(c, l->out_policy,
-			outq_drop_oldest(bufs, &c->out, c->out_bytes, cap - len,
-				l->out_queue_messages - 1));
+			outq_drop_oldest(
+				bufs, &c->out, c->out_bytes, cap - len, l->out_queue_messages - 1));
 	if (within_cap(c, len))
 		return true;
 	count_drop(c, l->out_policy, 1);
@@ -306,7 +306,15 @@ void conn_flush(struct worker *w)
 			flushed(n, c);
 	}
 	n->stats->heap_bytes = n->bufs.bytes;
+	if (!wheel_pending(&n->trim) && buf_pool_trimmable(&n->bufs))
+		wheel_add(&w->wheel, &n->trim, w->now_ms + CONN_TRIM_MS);
 	shed_turn(n);
+}
+
+void conn_trim(struct worker *w, struct wheel_timer *t)
+{
+	if (buf_pool_trim(&net_of(w)->bufs))
+		wheel_add(&w->wheel, t, w->now_ms + CONN_TRIM_MS);
 }
 
 void conn_unblock(struct conn *c)

@@ -176,34 +176,42 @@ bar() { # VALUE LIMIT
 
 # ---- sections ----
 
+# CONNECTIONS BYTES [LIMIT]: pairs of runs, and a row of the table.
+echo_row() {
+	local n=$1 size=$2 limit=${3:-} i who order ratio g=$tmp/echo.$1.$2.gateway e=$tmp/echo.$1.$2.epoll
+	for i in $(seq "$rounds"); do
+		order='gateway epoll'
+		[ $((i % 2)) -eq 0 ] && order='epoll gateway'
+		for who in $order; do
+			# shellcheck disable=SC2046
+			if [ "$who" = gateway ]; then
+				bench "$g" echo --url "$gateway_url" --connections "$n" --size "$size" --duration "$seconds" \
+					$(gateway_pids)
+			else
+				bench "$e" echo --url "$epoll_url" --connections "$n" --size "$size" --duration "$seconds" \
+					--pid "$epoll"
+			fi || return
+		done
+	done
+	ratio=$(median "$g" "$e" 'r["server"]["cpu_us_per_message"] / s["server"]["cpu_us_per_message"]')
+	printf '%12d %7d  %14.0f %9.2f  %14.0f %9.2f  %6.2f  %s\n' "$n" "$size" \
+		"$(median "$g" 'r["messages_per_s"]')" "$(median "$g" 'r["server"]["cpu_us_per_message"]')" \
+		"$(median "$e" 'r["messages_per_s"]')" "$(median "$e" 'r["server"]["cpu_us_per_message"]')" \
+		"$ratio" "$([ -z "$limit" ] || bar "$ratio" "$limit")"
+}
+
 section_echo() {
-	local n i who order limit ratio g e
+	local n size
 	echo
-	echo "echo: 64 bytes, one message under way per connection; medians, and the median of the ratios"
-	printf '%12s  %14s %9s  %14s %9s  %6s\n' connections 'tidegate msg/s' 'us/msg' 'epoll msg/s' 'us/msg' 'ratio'
+	echo "echo: one message under way per connection; medians, and the median of the ratios"
+	printf '%12s %7s  %14s %9s  %14s %9s  %6s\n' connections bytes 'tidegate msg/s' 'us/msg' 'epoll msg/s' 'us/msg' 'ratio'
 	start_gateway || return
 	start_epoll || return
 	for n in 1 100 1000 10000; do
-		g=$tmp/echo.$n.gateway e=$tmp/echo.$n.epoll
-		for i in $(seq "$rounds"); do
-			order='gateway epoll'
-			[ $((i % 2)) -eq 0 ] && order='epoll gateway'
-			for who in $order; do
-				# shellcheck disable=SC2046
-				if [ "$who" = gateway ]; then
-					bench "$g" echo --url "$gateway_url" --connections "$n" --duration "$seconds" $(gateway_pids)
-				else
-					bench "$e" echo --url "$epoll_url" --connections "$n" --duration "$seconds" --pid "$epoll"
-				fi || return
-			done
-		done
-		limit=1.10
-		[ "$n" -ge 1000 ] && limit=0.75
-		ratio=$(median "$g" "$e" 'r["server"]["cpu_us_per_message"] / s["server"]["cpu_us_per_message"]')
-		printf '%12d  %14.0f %9.2f  %14.0f %9.2f  %6.2f  %s\n' "$n" \
-			"$(median "$g" 'r["messages_per_s"]')" "$(median "$g" 'r["server"]["cpu_us_per_message"]')" \
-			"$(median "$e" 'r["messages_per_s"]')" "$(median "$e" 'r["server"]["cpu_us_per_message"]')" \
-			"$ratio" "$(bar "$ratio" "$limit")"
+		echo_row "$n" 64 "$([ "$n" -ge 1000 ] && echo 0.75 || echo 1.10)" || return
+	done
+	for size in 1024 16384; do
+		echo_row 100 "$size" || return
 	done
 	stop_all
 }

@@ -67,8 +67,8 @@ static void test_defaults_top(void **state)
 	assert_true(c->pin);
 	assert_int_equal(c->rings_max, 64);
 	assert_int_equal(c->ring_connections, 0);
-	assert_int_equal(c->recv_buffers, 256);
-	assert_int_equal(c->recv_buffer_bytes, 2048);
+	assert_int_equal(c->recv_buffers, 64);
+	assert_int_equal(c->recv_buffer_bytes, 8192);
 	assert_int_equal(c->turn_us, 200);
 	assert_int_equal(c->turn_frames, 64);
 	assert_int_equal(c->slice_us, 2000);

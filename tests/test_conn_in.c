@@ -162,34 +162,49 @@ static void test_greed_is_limited(void **state)
 	free(data);
 }
 
-/* 200 talkers, 16 buffers: receives starve, and everybody is served all the same. */
-static void test_starvation(void **state)
+enum {
+	TALKERS = 200
+};
+
+/* Talkers who all say something at once, again and again, and are answered; the harness is as the
+ * caller made it. The most chunks that medium-sized blocks were seen to take. */
+static uint64_t talk(int fds[TALKERS], int width)
 {
 	enum {
-		TALKERS = 200,
 		ROUNDS = 20
 	};
-	static int fds[TALKERS];
-	char text[32];
+	uint64_t most = 0, chunks;
+	char text[2048];
 
-	harness_defaults(&h);
-	h.opts.worker.ring.buffers = 16;
-	h.opts.worker.ring.buffer_bytes = 256;
 	harness_start(&h);
 	for (unsigned i = 0; i < TALKERS; i++)
 		fds[i] = active_ws();
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		harness_hold(&h);
 		for (unsigned i = 0; i < TALKERS; i++) {
-			snprintf(text, sizeof text, "round %u, talker %u", round, i);
+			snprintf(text, sizeof text, "round %u, talker %-*u", round, width, i);
 			assert_true(client_ws_send(fds[i], WS_TEXT, true, text, strlen(text)));
 		}
 		harness_release(&h);
 		for (unsigned i = 0; i < TALKERS; i++) {
-			snprintf(text, sizeof text, "round %u, talker %u", round, i);
+			snprintf(text, sizeof text, "round %u, talker %-*u", round, width, i);
 			assert_true(client_ws_got(fds[i], text));
 		}
+		chunks = harness_peek(&h, &h.net.bufs.medium.chunks);
+		most = chunks > most ? chunks : most;
 	}
+	return most;
+}
+
+/* 200 talkers, 16 buffers: receives starve, and everybody is served all the same. */
+static void test_starvation(void **state)
+{
+	static int fds[TALKERS];
+
+	harness_defaults(&h);
+	h.opts.worker.ring.buffers = 16;
+	h.opts.worker.ring.buffer_bytes = 256;
+	talk(fds, 200);
 	assert_true(harness_peek(&h, &h.stats->recv_no_buffer) > TALKERS);
 	/* Some of them die while they wait for a buffer. */
 	harness_hold(&h);
@@ -203,6 +218,35 @@ static void test_starvation(void **state)
 	harness_release(&h);
 	assert_true(harness_wait(&h, &h.stats->connections, 0));
 	assert_int_equal(harness_peek(&h, &h.up.closed), TALKERS);
+	assert_true(harness_stop(&h));
+}
+
+/* Room in buffers, but not for so many pieces: what exceeds them waits in memory of its own. */
+static void test_pieces_run_out(void **state)
+{
+	static int fds[TALKERS];
+
+	harness_defaults(&h);
+	h.opts.worker.ring.pieces = 3;
+	talk(fds, 200);
+	assert_int_equal(harness_peek(&h, &h.stats->recv_no_buffer), 0);
+	for (unsigned i = 0; i < TALKERS; i++)
+		close(fds[i]);
+	assert_true(harness_wait(&h, &h.stats->connections, 0));
+	assert_true(harness_stop(&h));
+}
+
+/* The memory of hundreds of answers stays while they come, and goes when they have ceased. */
+static void test_memory_is_given_back(void **state)
+{
+	static int fds[TALKERS];
+
+	harness_defaults(&h);
+	assert_true(talk(fds, 1000) > 5);
+	assert_true(harness_wait(&h, &h.net.bufs.medium.chunks, 1));
+	for (unsigned i = 0; i < TALKERS; i++)
+		close(fds[i]);
+	assert_true(harness_wait(&h, &h.stats->connections, 0));
 	assert_true(harness_stop(&h));
 }
 
@@ -454,18 +498,77 @@ static void test_turn_budget(void **state)
 	free(out);
 }
 
+struct passing {
+	int other; /* who begins to speak at the talker's message number `at` */
+	unsigned at, messages, heard;
+};
+
+static bool speak_meanwhile(
+	struct harness *harness, struct conn *c, bool text, uint8_t *data, size_t len)
+{
+	struct passing *p = harness->user;
+
+	if (*data == 'b')
+		p->heard = p->messages;
+	else if (++p->messages == p->at)
+		client_ws_send(p->other, WS_TEXT, true, "b", 1);
+	return true;
+}
+
+/* Nor does one wait for more who speaks while a talker has everything for a whole slice at hand. */
+static void test_turn_ends_the_slice(void **state)
+{
+	enum {
+		FRAMES = 8000
+	};
+	struct passing p = {.at = FRAMES};
+	uint8_t *out = malloc(FRAMES * 16);
+	size_t len = 0;
+	int talker;
+
+	harness_defaults(&h);
+	h.opts.worker.ring.buffer_bytes = 8192;
+	h.opts.worker.turn_us = 1000000;
+	h.opts.worker.slice_us = 10000000;
+	h.up.message = speak_meanwhile;
+	h.user = &p;
+	harness_start(&h);
+	talker = ws();
+	p.other = ws();
+	assert_true(client_ws_send(talker, WS_TEXT, true, "a", 1));
+	assert_true(client_ws_send(p.other, WS_TEXT, true, "a", 1));
+	assert_true(harness_wait(&h, &h.up.messages, 2));
+	for (unsigned i = 0; i < FRAMES; i++)
+		len += client_ws_frame(out + len, WS_TEXT, true, "a", 1);
+	harness_hold(&h);
+	p.messages = 0;
+	p.at = 1000;
+	assert_true(client_write(talker, out, len));
+	harness_release(&h);
+	assert_true(harness_wait(&h, &h.up.messages, 2 + FRAMES + 1));
+	assert_true(p.heard > p.at);
+	assert_true(p.heard - p.at <= 2 * 64);
+	close(talker);
+	close(p.other);
+	assert_true(harness_stop(&h));
+	free(out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_greed_is_limited),
 		cmocka_unit_test(test_starvation),
+		cmocka_unit_test(test_pieces_run_out),
+		cmocka_unit_test(test_memory_is_given_back),
 		cmocka_unit_test(test_newcomers_hold_no_buffers),
 		cmocka_unit_test(test_starved_with_buffers_free),
 		cmocka_unit_test(test_pause_and_resume),
 		cmocka_unit_test(test_end_behind_messages),
 		cmocka_unit_test(test_end_while_paused),
 		cmocka_unit_test(test_turn_budget),
+		cmocka_unit_test(test_turn_ends_the_slice),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -334,6 +334,7 @@ static void test_turns(void **state)
 	for (unsigned i = 0; i < 2; i++)
 		c[i] = fx_open_session(f, link, &id[i]);
 	fx_raw_send(c[0], TG_RAW_BINARY, big, 300000);
+	fx_wait_until(&f->stats->messages_in, 1); /* whole, before the other begins */
 	fx_raw_send(c[1], TG_RAW_BINARY, big, 300000);
 	fx_expect_message(link, id[0], big, 4096 - TG_LINK_HEADER_LEN,
 		TG_LINK_FLAG_MORE); /* all the link's credit */

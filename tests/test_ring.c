@@ -152,50 +152,97 @@ static void test_objects(void **state)
 	ring_destroy(r);
 }
 
-/* Every buffer once, then ENOBUFS; what is put back is handed out again. */
+/* Sends len bytes to a slot and receives them, piece by piece; how many pieces there were, in
+ * order, and in ret_cqe the completion of the last. */
+static unsigned pieces_of(struct ring *r, int fd, const void *data, size_t len, uint16_t piece[],
+	struct completion *ret_cqe)
+{
+	const uint8_t *at = data;
+	unsigned n = 0;
+
+	assert_int_equal(write(fd, data, len), len);
+	while (len) {
+		receive(r, 7, n);
+		*ret_cqe = next(r);
+		if (ret_cqe->res <= 0)
+			return n;
+		assert_true(ret_cqe->flags & IORING_CQE_F_BUFFER && (size_t)ret_cqe->res <= len);
+		piece[n] = ring_take(r, ret_cqe->flags, (uint32_t)ret_cqe->res);
+		assert_int_equal(r->piece[piece[n]].len, ret_cqe->res);
+		assert_memory_equal(ring_piece_data(r, piece[n]), at, (size_t)ret_cqe->res);
+		at += ret_cqe->res;
+		len -= (size_t)ret_cqe->res;
+		n++;
+	}
+	return n;
+}
+
+/* Pieces fill a buffer from its beginning to its last byte, and then the next one; with all full
+ * ENOBUFS; a buffer whose pieces are all back is handed out again. */
 static void test_buffers(void **state)
 {
+	enum {
+		MESSAGE = 100, /* two in a buffer, and a part of a third */
+		MOST = BUFFERS * 4,
+	};
 	struct ring *r = create();
-	bool seen[BUFFERS] = {false};
-	uint16_t bid[BUFFERS];
+	uint16_t piece[MOST + 2], first;
 	int fd = fill_slot(r, 7);
-	struct completion cqe;
+	struct completion cqe = {0};
+	unsigned n = 0;
 
-	for (unsigned i = 0; i < BUFFERS; i++) {
-		char text[16];
+	for (unsigned i = 0; cqe.res != -ENOBUFS; i++) {
+		uint8_t message[MESSAGE];
 
-		assert_int_equal(snprintf(text, sizeof text, "text %04u", i), 9);
-		assert_int_equal(write(fd, text, 9), 9);
-		receive(r, 7, i);
-		cqe = next(r);
-		assert_int_equal(cqe.user_data, i);
-		assert_int_equal(cqe.res, 9);
-		assert_true(cqe.flags & IORING_CQE_F_BUFFER);
-		bid[i] = (uint16_t)(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
-		assert_true(bid[i] < BUFFERS && !seen[bid[i]]);
-		seen[bid[i]] = true;
-		assert_memory_equal(ring_buffer(r, bid[i]), text, 9);
-		r->buf_out++;
+		assert_true(n < MOST);
+		memset(message, (int)i, MESSAGE);
+		n += pieces_of(r, fd, message, MESSAGE, piece + n, &cqe);
 	}
-	assert_int_equal(write(fd, "more", 4), 4);
-	receive(r, 7, 99);
-	cqe = next(r);
-	assert_int_equal(cqe.res, -ENOBUFS);
 	assert_false(cqe.flags & IORING_CQE_F_BUFFER);
+	assert_int_equal(r->buf_out, BUFFERS);
+	assert_int_equal(r->pieces_out, n);
+	first = r->piece[piece[0]].buf;
+	for (unsigned i = 0, used = 0; i < n; i++) {
+		const struct ring_piece *p = &r->piece[piece[i]];
 
-	for (unsigned i = 0; i < 3; i++)
-		ring_buffer_put(r, bid[i]);
-	assert_int_equal(r->buf_out, BUFFERS - 3);
-	assert_int_equal(r->buf_pending, 3);
+		assert_int_equal(p->at, p->buf * BUFFER_BYTES + used);
+		used = (used + p->len) % BUFFER_BYTES;
+	}
+
+	/* Of the first buffer all but one. */
+	assert_int_equal(r->piece[piece[2]].buf, first);
+	assert_int_not_equal(r->piece[piece[3]].buf, first);
+	ring_give(r, piece[0]);
+	ring_give(r, piece[2]);
+	assert_int_equal(r->buf_out, BUFFERS);
+	assert_int_equal(r->buf_pending, 0);
+	ring_give(r, piece[1]);
+	assert_int_equal(r->buf_out, BUFFERS - 1);
+	assert_int_equal(r->buf_pending, 1);
 	receive(r, 7, 100);
 	assert_int_equal(next(r).res, -ENOBUFS); /* not published yet */
 	ring_buffers_publish(r);
 	assert_int_equal(r->buf_pending, 0);
 	receive(r, 7, 101);
 	cqe = next(r);
-	assert_int_equal(cqe.res, 4);
-	assert_int_equal(cqe.flags >> IORING_CQE_BUFFER_SHIFT, bid[0]); /* first back, first out */
-	assert_memory_equal(ring_buffer(r, bid[0]), "more", 4);
+	assert_true(cqe.res > 0 && cqe.flags & IORING_CQE_F_BUF_MORE);
+	piece[0] = ring_take(r, cqe.flags, (uint32_t)cqe.res);
+	assert_int_equal(r->piece[piece[0]].at, first * BUFFER_BYTES);
+
+	/* The rest, in any order. */
+	piece[1] = piece[n - 1];
+	piece[2] = piece[n - 2];
+	n -= 2;
+	srandom(2);
+	while (n) {
+		unsigned i = (unsigned)random() % n;
+
+		ring_give(r, piece[i]);
+		piece[i] = piece[--n];
+	}
+	assert_int_equal(r->pieces_out, 0);
+	assert_int_equal(r->buf_out, 0);
+	assert_int_equal(r->buf_pending, BUFFERS - 1);
 	close(fd);
 	ring_destroy(r);
 }
@@ -203,33 +250,75 @@ static void test_buffers(void **state)
 /* A message longer than a buffer fills buffer after buffer, to the last byte. */
 static void test_buffers_are_as_large_as_said(void **state)
 {
+	enum {
+		BYTES = 65536
+	};
 	struct ring_opts opts = {
-		.slots = 4, .buffers = BUFFERS, .buffer_bytes = 65536, .object_bytes = 64};
-	uint8_t *data = malloc(3 * 65536);
-	struct ring *r;
+		.slots = 8, .buffers = BUFFERS, .buffer_bytes = BYTES, .object_bytes = 64};
+	uint8_t *data = malloc(3 * BYTES);
+	uint16_t piece[64];
+	struct completion cqe;
 	int fd, size = 1 << 20;
+	struct ring *r;
+	unsigned n;
 
-	memset(data, 'x', 3 * 65536);
+	for (unsigned i = 0; i < 3 * BYTES; i++)
+		data[i] = (uint8_t)(i ^ i >> 8);
 	assert_int_equal(ring_create(&opts, &r), 0);
 	assert_int_equal(ring_enable(r), 0);
-	fd = fill_slot(r, 0);
+	fd = fill_slot(r, 7);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	size_t sent = (size_t)send(fd, data, 3 * 65536, MSG_DONTWAIT), got = 0;
-	assert_true(sent >= 65536);
-	while (got < sent) {
-		struct completion cqe;
-		uint8_t *p;
-
-		receive(r, 0, 1);
-		cqe = next(r);
-		assert_true(cqe.res > 0 && cqe.res <= 65536);
-		p = ring_buffer(r, (uint16_t)(cqe.flags >> IORING_CQE_BUFFER_SHIFT));
-		assert_memory_equal(p, data, (size_t)cqe.res);
-		got += (size_t)cqe.res;
-	}
+	n = pieces_of(r, fd, data, 3 * BYTES, piece, &cqe);
+	assert_true(n >= 3 && n < 64);
+	assert_int_equal(r->buf_out, 3);
+	while (n)
+		ring_give(r, piece[--n]);
+	assert_int_equal(r->buf_out, 0);
 	close(fd);
 	ring_destroy(r);
 	free(data);
+}
+
+/* However small what is received, there are so many pieces and no more. */
+static void test_pieces_are_bounded(void **state)
+{
+	enum {
+		PIECES = 100
+	};
+	struct ring_opts opts = {.slots = 8,
+		.buffers = BUFFERS,
+		.buffer_bytes = 8192,
+		.pieces = PIECES,
+		.object_bytes = 64};
+	uint16_t piece[PIECES + 1];
+	bool seen[PIECES] = {false};
+	struct completion cqe;
+	struct ring *r;
+	int fd;
+
+	assert_int_equal(ring_create(&opts, &r), 0);
+	assert_int_equal(ring_enable(r), 0);
+	fd = fill_slot(r, 7);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < PIECES; i++) {
+			uint8_t byte = (uint8_t)i;
+
+			assert_false(ring_pieces_spent(r));
+			assert_int_equal(pieces_of(r, fd, &byte, 1, piece + i, &cqe), 1);
+			assert_true(piece[i] < PIECES);
+			seen[piece[i]] = true;
+		}
+		assert_true(ring_pieces_spent(r));
+		for (unsigned i = 0; i < PIECES; i++) {
+			assert_true(seen[i]);
+			assert_int_equal(*ring_piece_data(r, piece[i]), i);
+			ring_give(r, piece[i]);
+			assert_false(ring_pieces_spent(r));
+		}
+	}
+	assert_int_equal(r->buf_out, 0); /* nor was any buffer filled */
+	close(fd);
+	ring_destroy(r);
 }
 
 /* First in, first out, around the end of the array many times. */
@@ -419,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_objects),
 		cmocka_unit_test(test_buffers),
 		cmocka_unit_test(test_buffers_are_as_large_as_said),
+		cmocka_unit_test(test_pieces_are_bounded),
 		cmocka_unit_test(test_starved),
 		cmocka_unit_test(test_starved_sessions_come_before_newcomers),
 		cmocka_unit_test(test_cancel),

@@ -64,7 +64,7 @@ struct harness {
 	int fds[HARNESS_LISTENERS];
 	uint16_t ports[HARNESS_LISTENERS];
 	uint64_t left_bytes, left_aux,
-		left_buffers; /* after the last connection: must be nothing */
+		left_pieces; /* after the last connection: must be nothing */
 	sem_t held, release;
 	void *user; /* the test's own */
 };
@@ -223,7 +223,7 @@ static inline void harness_on_stop(struct worker *w)
 	h->left_bytes = h->net.bufs.bytes;
 	h->left_aux = h->net.aux.used;
 	for (unsigned i = 0; i < w->n_rings; i++)
-		h->left_buffers += w->ring[i]->buf_out;
+		h->left_pieces += w->ring[i]->pieces_out + w->ring[i]->buf_out;
 	if (h->left_bytes || h->left_aux)
 		return; /* harness_stop says so; the slabs would abort */
 	listener_fini(&h->net);
@@ -329,11 +329,11 @@ static inline bool harness_stop(struct harness *h)
 	for (unsigned i = 0; i < h->opts.n_listeners; i++)
 		if (h->fds[i] >= 0)
 			close(h->fds[i]);
-	clean = !h->left_bytes && !h->left_aux && !h->left_buffers;
+	clean = !h->left_bytes && !h->left_aux && !h->left_pieces;
 	if (!clean)
-		fprintf(stderr, "left behind: %llu bytes, %llu aux, %llu receive buffers\n",
+		fprintf(stderr, "left behind: %llu bytes, %llu aux, %llu pieces received\n",
 			(unsigned long long)h->left_bytes, (unsigned long long)h->left_aux,
-			(unsigned long long)h->left_buffers);
+			(unsigned long long)h->left_pieces);
 	free(h->stats);
 	sem_destroy(&h->held);
 	sem_destroy(&h->release);

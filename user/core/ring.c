@@ -23,6 +23,13 @@ static size_t starved_bytes(const struct ring *r)
 	return sizeof *r->starved[0].slot * r->slots * 2;
 }
 
+static void buffer_put(struct ring *r, uint16_t bid)
+{
+	io_uring_buf_ring_add(r->buf_ring, r->buffers + (size_t)bid * r->buffer_bytes,
+		r->buffer_bytes, bid, io_uring_buf_ring_mask(r->n_buffers), (int)r->buf_pending);
+	r->buf_pending++;
+}
+
 static int setup_buffers(struct ring *r)
 {
 	int err;
@@ -31,13 +38,13 @@ static int setup_buffers(struct ring *r)
 	r->buffers = reserve(buffers_bytes(r), MAP_POPULATE);
 	if (!r->buffers)
 		return -ENOMEM;
-	r->buf_ring = io_uring_setup_buf_ring(&r->u, r->n_buffers, RING_BUF_GROUP, 0, &err);
+	r->buf_ring = io_uring_setup_buf_ring(
+		&r->u, r->n_buffers, RING_BUF_GROUP, IOU_PBUF_RING_INC, &err);
 	if (!r->buf_ring)
 		return err;
 	for (unsigned i = 0; i < r->n_buffers; i++)
-		ring_buffer_put(r, (uint16_t)i);
+		buffer_put(r, (uint16_t)i);
 	ring_buffers_publish(r);
-	r->buf_out = 0;
 	return 0;
 }
 
@@ -58,6 +65,7 @@ int ring_create(const struct ring_opts *opts, struct ring **ret)
 	r->n_buffers = opts->buffers;
 	r->buffer_bytes = opts->buffer_bytes;
 	r->object_bytes = opts->object_bytes;
+	r->n_pieces = opts->pieces ? opts->pieces : RING_PIECES;
 	err = io_uring_queue_init_params(RING_SQ_ENTRIES, &r->u, &p);
 	if (err)
 		goto err_free;
@@ -76,13 +84,17 @@ int ring_create(const struct ring_opts *opts, struct ring **ret)
 	if (!r->starved[0].slot)
 		goto err_objects;
 	r->starved[1].slot = r->starved[0].slot + r->slots;
-	r->filled = calloc(r->n_buffers, sizeof *r->filled);
-	if (!r->filled)
-		goto err_starved;
+	r->buf = calloc(r->n_buffers, sizeof *r->buf);
+	r->piece = calloc(r->n_pieces, sizeof *r->piece);
+	if (!r->buf || !r->piece)
+		goto err_pieces;
+	r->piece_free = RING_NO_PIECE;
 	*ret = r;
 	return 0;
 
-err_starved:
+err_pieces:
+	free(r->piece);
+	free(r->buf);
 	munmap(r->starved[0].slot, starved_bytes(r));
 err_objects:
 	munmap(r->objects, r->object_bytes * r->slots);
@@ -124,7 +136,8 @@ void ring_destroy(struct ring *r)
 	munmap(r->buffers, buffers_bytes(r));
 	munmap(r->objects, r->object_bytes * r->slots);
 	munmap(r->starved[0].slot, starved_bytes(r));
-	free(r->filled);
+	free(r->piece);
+	free(r->buf);
 	free(r);
 }
 
@@ -151,12 +164,45 @@ void ring_submit(struct ring *r)
 	} while (n < 0 || io_uring_sq_ready(&r->u));
 }
 
-void ring_buffer_put(struct ring *r, uint16_t bid)
+uint16_t ring_take(struct ring *r, uint32_t cqe_flags, uint32_t len)
 {
-	io_uring_buf_ring_add(r->buf_ring, ring_buffer(r, bid), r->buffer_bytes, bid,
-		io_uring_buf_ring_mask(r->n_buffers), (int)r->buf_pending);
-	r->buf_pending++;
+	uint16_t bid = (uint16_t)(cqe_flags >> IORING_CQE_BUFFER_SHIFT), id = r->piece_free;
+	struct ring_buf *b = &r->buf[bid];
+
+	assert(!ring_pieces_spent(r) && len <= r->buffer_bytes - b->used);
+	if (id == RING_NO_PIECE)
+		id = r->piece_fresh++;
+	else
+		r->piece_free = r->piece[id].next;
+	r->piece[id] = (struct ring_piece){
+		.at = bid * r->buffer_bytes + b->used,
+		.len = len,
+		.buf = bid,
+	};
+	r->pieces_out++;
+	b->used += len;
+	b->pieces++;
+	if (!(cqe_flags & IORING_CQE_F_BUF_MORE)) {
+		b->full = true;
+		r->buf_out++;
+	}
+	return id;
+}
+
+void ring_give(struct ring *r, uint16_t piece)
+{
+	uint16_t bid = r->piece[piece].buf;
+	struct ring_buf *b = &r->buf[bid];
+
+	r->piece[piece].next = r->piece_free;
+	r->piece_free = piece;
+	r->pieces_out--;
+	b->pieces--;
+	if (b->pieces || !b->full)
+		return;
+	*b = (struct ring_buf){0};
 	r->buf_out--;
+	buffer_put(r, bid);
 }
 
 void ring_buffers_publish(struct ring *r)

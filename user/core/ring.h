@@ -1,6 +1,11 @@
 /* One io_uring of a worker: a sparse table of direct descriptors, a provided-buffer ring, and
  * submission helpers.
  *
+ * Provided buffers are consumed incrementally (IOU_PBUF_RING_INC, Linux 6.12): what is received for
+ * whichever connection follows what was received last, so that a buffer holds many small messages
+ * or a good part of a large one. Each receive is a piece of its buffer; a buffer goes back to the
+ * kernel when it is full and all its pieces have been given back.
+ *
  * Created anywhere, enabled and used by its worker thread only (SINGLE_ISSUER, DEFER_TASKRUN:
  * completions are posted when the worker asks for them, never by interrupting it). Needs
  * Linux 6.12. Call order: ring_create, ring_enable (in the worker), use, ring_destroy (in the
@@ -42,6 +47,8 @@ enum ring_op {
 enum {
 	RING_SLOT_BITS = 24,
 	RING_BUF_GROUP = 0,
+	RING_PIECES = 8192,
+	RING_NO_PIECE = 0xffff,
 	/* Both are memory the kernel accounts to an unprivileged user (RLIMIT_MEMLOCK), some 110
 	 * KiB a ring. The second one also sizes the cancellation table: a look-up among 20,000
 	 * armed requests takes a few microseconds. */
@@ -83,6 +90,7 @@ struct ring_opts {
 	unsigned slots;   /* direct descriptors; at most RLIMIT_NOFILE */
 	unsigned buffers; /* a power of two, up to 32768 */
 	uint32_t buffer_bytes;
+	unsigned pieces;     /* received and not given back yet, at most; 0: RING_PIECES */
 	size_t object_bytes; /* a zeroed object per slot, touched only when used */
 };
 
@@ -100,12 +108,19 @@ struct ring {
 	unsigned n_buffers;
 	uint32_t buffer_bytes;
 	unsigned buf_pending; /* handed back, not yet published to the kernel */
-	unsigned buf_out;     /* in the hands of connections */
-	struct ring_filled {  /* what the kernel put into a buffer, and the next one of the same
-				 connection */
+	unsigned buf_out;     /* full, and not handed back: pieces of them are left */
+	struct ring_buf {
+		uint32_t used; /* by the kernel, from the front */
+		uint32_t pieces : 31, full : 1;
+	} * buf;
+	struct ring_piece {
+		uint32_t at; /* in `buffers` */
 		uint32_t len;
-		uint16_t next;
-	} * filled;
+		uint16_t buf;
+		uint16_t next; /* free for whoever has the piece */
+	} * piece;
+	unsigned n_pieces, pieces_out;
+	uint16_t piece_free, piece_fresh; /* given back; never taken from here on */
 
 	/* Slots whose receive found no buffer: of sessions, and of newcomers. */
 	struct ring_fifo {
@@ -124,9 +139,15 @@ static inline void *ring_object(struct ring *r, uint32_t slot)
 	return r->objects + (size_t)slot * r->object_bytes;
 }
 
-static inline uint8_t *ring_buffer(struct ring *r, uint16_t bid)
+static inline uint8_t *ring_piece_data(const struct ring *r, uint16_t piece)
 {
-	return r->buffers + (size_t)bid * r->buffer_bytes;
+	return r->buffers + r->piece[piece].at;
+}
+
+/* None is left to be taken: some must be given back before the next completion is looked at. */
+static inline bool ring_pieces_spent(const struct ring *r)
+{
+	return r->pieces_out == r->n_pieces;
 }
 
 /* A free SQE; submits when the queue is full. Never NULL. */
@@ -135,6 +156,12 @@ struct io_uring_sqe *ring_sqe(struct ring *r);
 /* Submits all that is queued and lets the kernel run what is due, without waiting for completions.
  */
 void ring_submit(struct ring *r);
+
+/* The kernel has completions to post, or (it says so for a while after) has just posted them. */
+static inline bool ring_news(const struct ring *r)
+{
+	return IO_URING_READ_ONCE(*r->u.sq.kflags) & IORING_SQ_TASKRUN;
+}
 
 /* True when the ring has something to submit or to reap. */
 static inline bool ring_busy(struct ring *r)
@@ -148,8 +175,11 @@ static inline bool ring_overflowed(struct ring *r)
 	return IO_URING_READ_ONCE(*r->u.sq.kflags) & IORING_SQ_CQ_OVERFLOW;
 }
 
-/* Hands a provided buffer back; the kernel sees it after ring_buffers_publish. */
-void ring_buffer_put(struct ring *r, uint16_t bid);
+/* The piece that a completion brought: len bytes, in a buffer that its flags tell. Completions must
+ * be taken in the order in which they came. */
+uint16_t ring_take(struct ring *r, uint32_t cqe_flags, uint32_t len);
+/* Gives a piece back. The kernel sees buffers that this frees after ring_buffers_publish. */
+void ring_give(struct ring *r, uint16_t piece);
 void ring_buffers_publish(struct ring *r);
 
 /* Remembers that a slot's receive found no buffer; each slot at most once at a time. */

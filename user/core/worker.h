@@ -201,6 +201,9 @@ static inline void worker_turn_of(struct worker *w, unsigned ring, uint32_t slot
 /* The same, but not before the worker's next turn: what has been queued for sockets goes out first.
  * For work that costs little itself and much at the sockets, of which a slice would do too much. */
 void worker_push_next_turn(struct worker *w, struct runq_item *it, enum runq_class class_);
+/* The same for an item whose turn ended with work left: not before what the rings have for others
+ * by now, or one that always has work would keep them waiting for whole slices. */
+void worker_push_again(struct worker *w, struct runq_item *it, enum runq_class class_);
 /* Takes a queued item out, wherever it waits; as rare as runq_remove(). */
 void worker_remove(struct worker *w, struct runq_item *it);
 

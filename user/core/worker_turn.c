@@ -7,8 +7,7 @@ enum {
 	WAIT_FOREVER_MS = 3600 * 1000,
 	BATCH_LEAST = 16,  /* events of a turn from which on the worker counts as busy */
 	BATCH_WANTED = 64, /* it does not wait for more of them than this */
-	EXTRA_ROUNDS = 16, /* the kernel runs some 20 deferred completions a call; a batch may be
-			      this many times larger */
+	BATCH_MOST = 512,  /* nor serves many more in one turn */
 	CPU_LOOK_MS = 100,
 };
 
@@ -111,6 +110,23 @@ static void reap(struct worker *w, struct ring *r)
 	} while (n || io_uring_cq_ready(&r->u));
 }
 
+/* The kernel runs some 20 deferred completions a call: lets it post the rest of what is ready, so
+ * that one turn serves a whole batch, while there are buffers to receive into. That it says there
+ * is more need not be so: it may have run that already. */
+static void reap_batch(struct worker *w, struct ring *r)
+{
+	unsigned most = w->events + BATCH_MOST, before;
+
+	do {
+		before = w->events;
+		reap(w, r);
+		if (!ring_news(r) || w->events >= most || r->buf_out > r->n_buffers / 2)
+			break;
+		io_uring_get_events(&r->u);
+		worker_now(w);
+	} while (w->events > before || io_uring_cq_ready(&r->u));
+}
+
 static int64_t wait_ms(struct worker *w)
 {
 	int64_t ms;
@@ -140,17 +156,6 @@ static bool listen_others(struct worker *w, bool on)
 	for (unsigned i = 1; i < w->n_rings; i++)
 		busy |= ring_busy(w->ring[i]);
 	return busy;
-}
-
-/* Lets the kernel post the rest of what is ready, so that one turn serves a whole batch; but no
- * more than half the buffers could take. */
-static void finish_batch(struct ring *r)
-{
-	for (unsigned i = 0;
-		i < EXTRA_ROUNDS && (IO_URING_READ_ONCE(*r->u.sq.kflags) & IORING_SQ_TASKRUN) &&
-		io_uring_cq_ready(&r->u) < r->n_buffers / 2;
-		i++)
-		io_uring_get_events(&r->u);
 }
 
 /* Sees to it that the thread is awake in ms from now. The alarm stays armed over many waits, which
@@ -237,8 +242,6 @@ static void submit_and_wait(struct worker *w)
 		listen_others(w, false);
 		mailbox_awake(w->mailbox);
 	}
-	for (unsigned i = 0; i < w->n_rings; i++)
-		finish_batch(w->ring[i]);
 	worker_now(w);
 	if (sleep) {
 		w->awake_since_ns = w->now_ns;
@@ -345,6 +348,18 @@ void worker_push_next_turn(struct worker *w, struct runq_item *it, enum runq_cla
 	w->parked = it;
 }
 
+void worker_push_again(struct worker *w, struct runq_item *it, enum runq_class class_)
+{
+	bool news = false;
+
+	for (unsigned i = 0; i < w->n_rings; i++)
+		news |= ring_news(w->ring[i]);
+	if (news)
+		worker_push_next_turn(w, it, class_);
+	else
+		worker_push(w, it, class_);
+}
+
 static void unpark(struct worker *w)
 {
 	struct runq_item *it;
@@ -429,7 +444,7 @@ void worker_turn(struct worker *w)
 	w->events = 0;
 	w->session_input = false;
 	for (unsigned i = 0; i < w->n_rings; i++) {
-		reap(w, w->ring[i]);
+		reap_batch(w, w->ring[i]);
 		w->ops->settle(w, w->ring[i]);
 	}
 	w->measuring = wake_measuring(&w->wakes);

@@ -113,9 +113,9 @@ struct conn {
 	uint8_t pings_in;
 	uint8_t armed, close_reason;       /* bits of conn_armed; enum close_reason */
 	uint16_t flags;                    /* bits of conn_flags */
-	uint16_t in_head, in_tail, in_off; /* provided buffers to be parsed, chained in
-					      ring->filled; bytes of the first that are done */
-	uint16_t in_count; /* of them: one batch of completions may hold every buffer of the ring */
+	uint16_t in_head, in_tail, in_off; /* pieces of provided buffers to be parsed, chained in
+					      ring->piece; bytes of the first that are done */
+	uint16_t in_count;                 /* of them: one batch may take every piece of the ring */
 	uint16_t ping_window; /* the minute pings_in counts in; before its first turn as a session:
 				 turns that debug.handshake_cost was spent in */
 	uint32_t out_bytes, out_inflight;
@@ -137,7 +137,7 @@ enum {
 	CONN_ACTIVE_MS = 2000, /* messages closer together than this keep a receive armed instead of
 				  a poll */
 	CONN_IN_MAX =
-		8, /* buffers a connection may be ahead of its turns before it counts as greedy */
+		8, /* pieces a connection may be ahead of its turns before it counts as greedy */
 	CONN_OUT_LOW_BYTES = 64 * 1024, /* below it a drained out queue is reported */
 	CONN_MSG_FIRST_BYTES = 1024,    /* first size of a message being assembled */
 	CONN_CLOSE_UNAUTHORIZED = 4001, /* close code: the token was refused, or expired */

@@ -7,6 +7,10 @@
 
 #include "net/account.h"
 
+enum {
+	RECV_EXPECTED = 512, /* bytes that a receive is taken to find */
+};
+
 static void prep_recv(struct conn *c, bool expect_more, bool multishot)
 {
 	struct io_uring_sqe *sqe = ring_sqe(conn_ring(c));
@@ -56,36 +60,35 @@ void conn_arm(struct conn *c)
 
 static uint8_t *in_data(const struct conn *c)
 {
-	return ring_buffer(conn_ring(c), c->in_head) + c->in_off;
+	return ring_piece_data(conn_ring(c), c->in_head) + c->in_off;
 }
 
 static uint32_t in_len(const struct conn *c)
 {
-	return conn_ring(c)->filled[c->in_head].len - c->in_off;
+	return conn_ring(c)->piece[c->in_head].len - c->in_off;
 }
 
-/* Gives the first buffer back. */
+/* Gives the first piece back. */
 static void in_pop(struct conn *c)
 {
 	struct ring *r = conn_ring(c);
-	uint16_t bid = c->in_head;
+	uint16_t piece = c->in_head;
 
-	c->in_head = r->filled[bid].next;
+	c->in_head = r->piece[piece].next;
 	c->in_off = 0;
 	c->in_count--;
-	ring_buffer_put(r, bid);
+	ring_give(r, piece);
 }
 
-static void in_push(struct conn *c, uint16_t bid, uint32_t len)
+static void in_push(struct conn *c, uint16_t piece)
 {
 	struct ring *r = conn_ring(c);
 
-	r->filled[bid].len = len;
 	if (c->in_count)
-		r->filled[c->in_tail].next = bid;
+		r->piece[c->in_tail].next = piece;
 	else
-		c->in_head = bid;
-	c->in_tail = bid;
+		c->in_head = piece;
+	c->in_tail = piece;
 	c->in_count++;
 }
 
@@ -141,9 +144,10 @@ static enum runq_class class_of(const struct conn *c)
 
 /* One connection must not sit on the buffers that all share: who is far ahead of its turns loses
  * its multishot. */
-static void limit_greed(struct conn *c)
+static void limit_greed(struct conn *c, bool short_of_pieces)
 {
-	if (c->in_count < CONN_IN_MAX || !(c->armed & ARMED_RECV) || (c->flags & CONN_CANCELLED))
+	if ((c->in_count < CONN_IN_MAX && !short_of_pieces) || !(c->armed & ARMED_RECV) ||
+		(c->flags & CONN_CANCELLED))
 		return;
 	ring_cancel(conn_ring(c), ring_ud(OP_CONN_RECV, c->gen, 0, conn_slot(c)));
 	c->flags |= CONN_CANCELLED | CONN_GREEDY;
@@ -173,7 +177,7 @@ static bool should_keep(const struct conn *c)
 {
 	const struct ring *r = conn_ring(c);
 
-	return c->state < CONN_OPEN && r->buf_out > r->n_buffers / 4;
+	return c->state < CONN_OPEN && r->buf_out >= r->n_buffers / 4;
 }
 
 uint16_t conn_wake(struct conn *c)
@@ -189,23 +193,25 @@ uint16_t conn_wake(struct conn *c)
 	return runq_wake(ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns);
 }
 
-static void received(struct conn *c, uint16_t bid, uint32_t len)
+static void received(struct conn *c, uint16_t piece, uint32_t len)
 {
 	struct net *n = conn_net(c);
 	struct account *a = account_of(c);
 	uint16_t wake = conn_wake(c);
+	bool short_of_pieces;
 
 	if (wake)
 		hist_add(&n->stats->wake_delay_us, runq_wake_us(wake));
-	in_push(c, bid, len);
+	in_push(c, piece);
 	c->last_rx_ms = n->w->now_ms;
 	c->pings_unanswered = 0;
 	n->stats->bytes_in += len;
 	if (a)
 		a->bytes_in += len;
-	if (should_keep(c) && !keep(c))
+	short_of_pieces = ring_pieces_spent(conn_ring(c));
+	if ((short_of_pieces || should_keep(c)) && !keep(c))
 		return;
-	limit_greed(c);
+	limit_greed(c, short_of_pieces);
 	worker_push_woken(n->w, &c->run, class_of(c), wake);
 }
 
@@ -239,19 +245,18 @@ static void ended(struct conn *c, bool reset)
 
 void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32_t flags)
 {
-	uint16_t bid = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
-	bool has_buffer = flags & IORING_CQE_F_BUFFER, more = flags & IORING_CQE_F_MORE;
+	uint16_t piece = RING_NO_PIECE;
 	struct conn *c;
 
-	if (has_buffer)
-		r->buf_out++;
-	c = completed(w, r, ud, ARMED_RECV, more);
-	if (has_buffer && (!c || res <= 0))
-		ring_buffer_put(r, bid);
+	if (flags & IORING_CQE_F_BUFFER)
+		piece = ring_take(r, flags, res > 0 ? (uint32_t)res : 0);
+	c = completed(w, r, ud, ARMED_RECV, flags & IORING_CQE_F_MORE);
+	if (piece != RING_NO_PIECE && (!c || res <= 0))
+		ring_give(r, piece);
 	if (!c)
 		return;
 	if (res > 0) {
-		received(c, bid, (uint32_t)res);
+		received(c, piece, (uint32_t)res);
 	} else if (res == -ENOBUFS) {
 		w->stats->recv_no_buffer++;
 		c->flags |= CONN_STARVED;
@@ -264,13 +269,13 @@ void conn_on_recv(struct worker *w, struct ring *r, uint64_t ud, int res, uint32
 	}
 }
 
-/* Retries starved receives, the oldest first and no more than there are free buffers: retrying all
- * of them would only buy another round of ENOBUFS. Free ones count even if they came back earlier:
- * when a full submission queue is emptied in the middle of a turn, a receive finds no buffer and
- * tells so only after the last one was handed back. */
+/* Retries starved receives, the oldest first and no more than there is room for in free buffers:
+ * retrying all of them would only buy another round of ENOBUFS. Free ones count even if they came
+ * back earlier: when a full submission queue is emptied in the middle of a turn, a receive finds no
+ * buffer and tells so only after the last one was handed back. */
 void conn_refill(struct worker *w, struct ring *r)
 {
-	unsigned budget = r->n_buffers - r->buf_out;
+	unsigned budget = (r->n_buffers - r->buf_out) * (1 + r->buffer_bytes / RECV_EXPECTED);
 	uint32_t slot;
 
 	(void)w;
@@ -318,16 +323,16 @@ static enum conn_more parse_kept(struct conn *c)
 	return more;
 }
 
-/* Parses buffer after buffer in place. */
+/* Parses piece after piece in place. */
 static enum conn_more parse_buffers(struct conn *c)
 {
 	enum conn_more more = CONN_MORE_INPUT;
-	unsigned buffers = 0;
+	unsigned pieces = 0;
 
 	while (c->in_count && more == CONN_MORE_INPUT) {
 		size_t used;
 
-		if (buffers++ == CONN_IN_MAX)
+		if (pieces++ == CONN_IN_MAX)
 			return CONN_MORE_TIME;
 		more = conn_parse(c, in_data(c), in_len(c), &used);
 		/* A call-back may have ended the connection and given the buffers back. */
@@ -338,7 +343,7 @@ static enum conn_more parse_buffers(struct conn *c)
 			continue;
 		}
 		c->in_off +=
-			(uint16_t)used; /* fits: less than a buffer, which is 65536 bytes at most */
+			(uint16_t)used; /* fits: less than a piece, which is 65536 bytes at most */
 		if (more == CONN_MORE_INPUT)
 			return more; /* a partial head: kept, and continued with what follows */
 	}
@@ -383,6 +388,14 @@ static void note_delay(const struct worker *w, const struct conn *c)
 
 	if (a && us <= INT32_MAX && us > a->run_delay_max_us)
 		a->run_delay_max_us = us;
+}
+
+/* It takes but a few connections that are far ahead of their turns to hold all buffers. */
+static bool buffers_scarce(const struct conn *c)
+{
+	const struct ring *r = conn_ring(c);
+
+	return r->buf_out > r->n_buffers / 2;
 }
 
 static bool has_input(const struct conn *c)
@@ -431,8 +444,10 @@ void conn_run(struct worker *w, struct runq_item *it)
 		return;
 	}
 	if (more == CONN_MORE_TIME) {
+		if (buffers_scarce(c) && !keep(c))
+			return;
 		w->stats->forced_yields++;
-		worker_push(w, &c->run, class_of(c));
+		worker_push_again(w, &c->run, class_of(c));
 		return;
 	}
 	/* Provided buffers are shared by all: only who is about to run again may hold on to them.

@@ -186,8 +186,8 @@ struct config {
 	unsigned rings_max;         /* workers.rings_max, 64 per worker */
 	unsigned ring_connections;  /* workers.ring_connections, 0: what RLIMIT_NOFILE allows,
 				       else 64..1000000 */
-	unsigned recv_buffers;      /* workers.recv_buffers, 256 per ring; power of two 16..32768 */
-	uint32_t recv_buffer_bytes; /* workers.recv_buffer_size, 2KiB; 256..64KiB */
+	unsigned recv_buffers;      /* workers.recv_buffers, 64 per ring; power of two 16..32768 */
+	uint32_t recv_buffer_bytes; /* workers.recv_buffer_size, 8KiB; 256..64KiB */
 	uint32_t turn_us;           /* workers.turn, 200us */
 	unsigned turn_frames;       /* workers.turn_frames, 64 */
 	uint32_t slice_us; /* workers.slice, 2ms: run-queue time between two looks at the rings */

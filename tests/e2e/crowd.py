@@ -76,13 +76,15 @@ def exchange(talks, step=None, pause=ROUND_S, timeout=20):
                 time.sleep(max(0, began + pause - time.monotonic()))
 
 
-QUEUED = 16384  # an out queue of a stuck connection has more
+QUEUED = 16384  # an out queue of a stuck connection has more...
+BLOCKED_MS = 1000  # ...or its socket has taken nothing for so long
 
 
 def stuck(gw):
     """How many connections the gateway reads no more from, or cannot write to: with small buffers, which of the two
-    comes first is the kernel's affair."""
-    return sum(c["reading_paused"] or c["queued_bytes"] >= QUEUED
+    comes first is the kernel's affair. A peer whose receive buffer is full may even miss the ACKs of what it sent, and
+    then sends nothing more, however little there is in the gateway's queue."""
+    return sum(c["reading_paused"] or c["queued_bytes"] >= QUEUED or c["blocked_ms"] >= BLOCKED_MS
                for c in gw.ctl("conns", "--limit", "100000")["conns"])
 
 

@@ -90,7 +90,7 @@ struct ring_opts {
 	unsigned slots;   /* direct descriptors; at most RLIMIT_NOFILE */
 	unsigned buffers; /* a power of two, up to 32768 */
 	uint32_t buffer_bytes;
-	unsigned pieces;     /* received and not given back yet, at most; 0: RING_PIECES */
+	unsigned pieces;     /* received and not given back yet, up to 65535; 0: RING_PIECES */
 	size_t object_bytes; /* a zeroed object per slot, touched only when used */
 };
 

@@ -68,7 +68,7 @@ enum conn_flags {
 	CONN_SHUT = 64,              /* our FIN was sent */
 	CONN_TOLD = 128,       /* the layer above knows this connection and must hear of its end */
 	CONN_CANCELLED = 256,  /* the armed receive or poll was cancelled on purpose */
-	CONN_GREEDY = 512,     /* sent faster than it was served: gets one buffer at a time until it
+	CONN_GREEDY = 512,     /* sent faster than it was served: one receive at a time until it
 				  falls idle */
 	CONN_EOF = 1024,       /* the peer's FIN came, behind what is still to be parsed */
 	CONN_RESET = 2048,     /* likewise, an error */

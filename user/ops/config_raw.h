@@ -45,7 +45,7 @@ enum config_rule_flags {
 	X(workers, count, workers, NUMBER, 0, "0", 0, 64)                                          \
 	X(workers, rings_max, rings_max, NUMBER, 0, "64", 1, WORKER_RINGS_MAX)                     \
 	X(workers, ring_connections, ring_connections, NUMBER, ZERO, "0", 64, 1000000)             \
-	X(workers, recv_buffers, recv_buffers, NUMBER, POW2, "64", 16, 32768)                     \
+	X(workers, recv_buffers, recv_buffers, NUMBER, POW2, "64", 16, 32768)                      \
 	X(workers, recv_buffer_size, recv_buffer_bytes, BYTES, 0, "8KiB", 256, 64 * CONFIG_KIB)    \
 	X(workers, turn, turn_us, US, 0, "200us", 10, 100000)                                      \
 	X(workers, turn_frames, turn_frames, NUMBER, 0, "64", 1, 65536)                            \

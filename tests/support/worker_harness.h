@@ -18,7 +18,8 @@ enum bare_mail {
 	BARE_ECHO,  /* ptr: the worker to send it back to, a: times left */
 };
 
-/* What one worker saw. Atomic where the test looks while it runs. */
+/* What one worker saw. Atomic where the test looks while it runs. An event is counted once its handler
+ * is done: a test that waits for the count may look at what the handler left. */
 struct bare {
 	struct worker *w;
 	struct tg_worker_stats *stats;
@@ -48,18 +49,18 @@ static inline void bare_cqe(struct worker *w, struct ring *r, uint64_t ud, int r
 {
 	struct bare *b = bare_of(w);
 
-	b->completions++;
 	if (b->on_cqe)
 		b->on_cqe(b, r, ud, res, flags);
+	b->completions++;
 }
 
 static inline void bare_timer(struct worker *w, struct wheel_timer *t)
 {
 	struct bare *b = bare_of(w);
 
-	b->timers++;
 	if (b->on_timer)
 		b->on_timer(b, t);
+	b->timers++;
 }
 
 static inline void bare_on_mail(struct worker *w, const struct mailbox_msg *msg)
@@ -115,9 +116,9 @@ static inline void bare_refill(struct worker *w, struct ring *r)
 {
 	struct bare *b = bare_of(w);
 
-	b->refills++;
 	if (b->on_refill)
 		b->on_refill(b, r);
+	b->refills++;
 }
 
 static inline void bare_stop(struct worker *w)

@@ -83,18 +83,18 @@ run: all
 	$(Q)tools/packaging/demo.sh $(B)
 
 test: all $(UNIT) $(UNIT_BPF) $(SUPPORT)
-	$(Q)tests/run.sh $(B) unit bpf e2e
+	$(Q)tests/run.py $(B) unit bpf e2e
 
 tests-built: $(UNIT) $(UNIT_BPF) $(SUPPORT)
 
 bpf: $(UNIT_BPF)
-	$(Q)tests/run.sh $(B) bpf
+	$(Q)tests/run.py $(B) bpf
 
 unit: $(UNIT)
-	$(Q)tests/run.sh $(B) unit
+	$(Q)tests/run.py $(B) unit
 
 e2e: all $(SUPPORT)
-	$(Q)tests/run.sh $(B) e2e
+	$(Q)tests/run.py $(B) e2e
 
 bench: all $(SUPPORT)
 	$(Q)tests/bench/run.sh $(B)
@@ -117,7 +117,7 @@ soak:
 	$(Q)$(MAKE) --no-print-directory SAN=address soak-run
 
 soak-run: all
-	$(Q)tests/run.sh $(B) soak
+	$(Q)tests/run.py $(B) soak
 
 # Built here, only run in the guests.
 vmtest vmtest-smoke vmtest-selftest vmtest-verifier: all tests-built $(VM_TOOLS)

@@ -1,3 +1,4 @@
+/* alone: compares waits for a CPU with those that it made */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

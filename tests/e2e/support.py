@@ -26,8 +26,10 @@ def slow():
     return 4 if {"address", "undefined", "thread"} & set(os.path.basename(BUILD).split(",")) else 1
 
 
-# Below the range that outgoing connections take theirs from, or one of a thousand clients may be there first.
-_ports = iter(random.sample(range(10000, 32000), 20000))
+# Below the range that outgoing connections take theirs from, or one of a thousand clients may be there first; and each lane of
+# tests/run.py has its own, or another one's gateway may be.
+_lane, _lanes = map(int, os.environ.get("TEST_LANE", "0/1").split("/"))
+_ports = iter(random.sample(range(10000 + _lane, 32000, _lanes), 20000 // _lanes))
 
 
 def free_port():

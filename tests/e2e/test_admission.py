@@ -1,5 +1,6 @@
 """Admission in user space: lists, limits of sources, penalties, the gate, and the operator's word. Clients come from many
 addresses of 127.0.0.0/8, which are limited like any other with admission.limit_loopback."""
+# alone: the governor hears of any load
 
 import contextlib
 import select

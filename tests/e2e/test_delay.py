@@ -1,4 +1,5 @@
 """Delays as the kernel measures them, against what a client sees: a worker that stalls, and everybody who shows it."""
+# alone: compares delays with those that it made
 
 import os
 import re

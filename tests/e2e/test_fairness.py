@@ -1,4 +1,5 @@
 """Clients that take more than their share: the others go on, and the memory that one can hold is bounded."""
+# alone: compares delays with and without a greedy client
 
 import contextlib
 import os

@@ -1,4 +1,5 @@
 """The gate in the kernel: a gateway and its clients in network namespaces, clients with many addresses."""
+# alone: counts attempts in seconds that go by
 
 import contextlib
 import json

@@ -1,4 +1,5 @@
 """Newcomers during a flood of SYNs with forged sources: shut out by it, or let in by SYN cookies."""
+# alone: floods
 
 import json
 import os

@@ -1,5 +1,6 @@
 """Fairness of the gate in the kernel while it paces: 200 addresses offer ten times the rate in an open loop, one of them much
 more than any other."""
+# alone: compares what an open loop got with what it offered
 
 import os
 import unittest

@@ -1,4 +1,5 @@
 """A flood of SYNs with four million forged sources against the gate in the kernel."""
+# alone: floods
 
 import json
 import os

@@ -1,4 +1,5 @@
 """Steering in the kernel, with real workers: one that hangs is given no new connection."""
+# alone: looks at which worker lags behind
 
 import json
 import os

@@ -1,4 +1,5 @@
 """Slow clients: some never read while a fan-out runs. Everybody else hears everything, and memory stays within the caps."""
+# alone: looks at the memory of all TCP sockets
 
 import asyncio
 import json

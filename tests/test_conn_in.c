@@ -206,6 +206,7 @@ static void test_starvation(void **state)
 	h.opts.worker.ring.buffer_bytes = 256;
 	talk(fds, 200);
 	assert_true(harness_peek(&h, &h.stats->recv_no_buffer) > TALKERS);
+	assert_int_equal(harness_peek(&h, &h.stats->recv_copied), 0);
 	/* Some of them die while they wait for a buffer. */
 	harness_hold(&h);
 	for (unsigned i = 0; i < TALKERS; i++) {
@@ -230,6 +231,7 @@ static void test_pieces_run_out(void **state)
 	h.opts.worker.ring.pieces = 3;
 	talk(fds, 200);
 	assert_int_equal(harness_peek(&h, &h.stats->recv_no_buffer), 0);
+	assert_true(harness_peek(&h, &h.stats->recv_copied) > TALKERS / 2);
 	for (unsigned i = 0; i < TALKERS; i++)
 		close(fds[i]);
 	assert_true(harness_wait(&h, &h.stats->connections, 0));

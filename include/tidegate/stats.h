@@ -34,6 +34,9 @@
 		"Times reading from a client was paused by its upstream")                          \
 	X(recv_no_buffer, "recv_no_buffer_total", "receives",                                      \
 		"Receives that found no provided buffer (ENOBUFS)")                                \
+	X(recv_copied, "recv_copied_total", "receives",                                            \
+		"Receives copied out of their buffers unparsed, since a ring had as many waiting " \
+		"as it tells apart; the connection receives one at a time from then on")           \
 	X(cq_overflows, "cq_overflows_total", "times", "Times a completion queue overflowed")      \
 	X(stale_completions, "stale_completions_total", "completions",                             \
 		"Completions of a slot's former connection")                                       \

@@ -209,6 +209,7 @@ static void received(struct conn *c, uint16_t piece, uint32_t len)
 	if (a)
 		a->bytes_in += len;
 	short_of_pieces = ring_pieces_spent(conn_ring(c));
+	n->stats->recv_copied += short_of_pieces;
 	if ((short_of_pieces || should_keep(c)) && !keep(c))
 		return;
 	limit_greed(c, short_of_pieces);

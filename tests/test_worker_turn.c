@@ -282,6 +282,47 @@ static void test_sessions_do_not_wait_for_newcomers(void **state)
 	bare_free(&b);
 }
 
+enum {
+	TAKERS = 5,
+	TURNS = 4
+};
+
+static _Atomic unsigned taken;
+static struct job taker[TAKERS];
+static bool in_order;
+
+static void take_turns(struct worker *w, struct job *j)
+{
+	in_order &= j == &taker[taken % TAKERS];
+	if (++taken <= TAKERS * (TURNS - 1))
+		job_run_next_turn(w, j, RUNQ_FANOUT);
+}
+
+static void queue_takers(struct bare *b, void *arg)
+{
+	for (unsigned i = 0; i < TAKERS; i++) {
+		job_init(&taker[i], take_turns);
+		job_run(b->w, &taker[i], RUNQ_FANOUT);
+	}
+}
+
+/* Whoever waits for the next turn comes in the order in which it began to wait. */
+static void test_next_turn_in_order(void **state)
+{
+	struct bare b = {0};
+	struct worker_opts opts = bare_opts(&b);
+
+	taken = 0;
+	in_order = true;
+	assert_int_equal(bare_begin(&b, &opts), 0);
+	bare_run(&b, queue_takers, NULL);
+	assert_true(bare_wait(&taken, TAKERS * TURNS));
+	bare_end(&b);
+	assert_int_equal(taken, TAKERS * TURNS);
+	assert_true(in_order);
+	bare_free(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +330,7 @@ int main(void)
 		cmocka_unit_test(test_least_delay_is_published),
 		cmocka_unit_test(test_newcomers_share_a_slice_with_nobody),
 		cmocka_unit_test(test_sessions_do_not_wait_for_newcomers),
+		cmocka_unit_test(test_next_turn_in_order),
 		cmocka_unit_test(test_late_turns),
 		cmocka_unit_test(test_poll_delay),
 	};

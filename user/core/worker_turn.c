@@ -362,10 +362,15 @@ void worker_push_again(struct worker *w, struct runq_item *it, enum runq_class c
 
 static void unpark(struct worker *w)
 {
-	struct runq_item *it;
+	struct runq_item *it, *first = NULL;
 
-	while ((it = w->parked)) {
+	while ((it = w->parked)) { /* the last one first */
 		w->parked = it->next;
+		it->next = first;
+		first = it;
+	}
+	while ((it = first)) {
+		first = it->next;
 		it->queued = false;
 		worker_push(w, it, (enum runq_class)it->class_);
 	}

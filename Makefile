@@ -18,7 +18,8 @@
 #   make deps       install build and test dependencies (Debian 12 and 13)
 #   make clean      remove build/
 #
-# Variables: V=1 shows the commands, SAN=address|undefined|thread (or several, with commas) builds into build/$(SAN)/, CC=clang works too.
+# Variables: V=1 shows the commands, SAN=address|undefined|thread (or several, with commas) builds into build/$(SAN)/, CC=clang works too;
+# LANES=1 runs one file of tests after another, not one more at a time than there are CPUs.
 
 SAN ?=
 B := build$(if $(SAN),/$(SAN))

@@ -16,6 +16,7 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+GRACE_S = 5  # between asking and killing
 
 # Leaks are failures; a sanitizer's report is an abort, not a line in a log.
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1",
@@ -44,12 +45,13 @@ class Tests:
         try:
             out = p.communicate(timeout=self.limit)[0]
             why = "exit status %d" % p.returncode
+            ended = p.returncode == 0
         except subprocess.TimeoutExpired:
-            out, why = end(p), "not done after %d s" % self.limit
+            out, why, ended = end(p), "not done after %d s" % self.limit, False
         finally:
             running.discard(p)
         self.count(out)
-        if p.returncode and not self.failed:
+        if not ended and not self.failed:
             self.failed = 1
         seconds = time.monotonic() - began
         if self.failed:
@@ -90,30 +92,34 @@ running = set()
 stopping = threading.Event()
 
 
-def end(p):
-    """Ends a file's process with all that it started, first in a way that lets it clean up; the rest of its output."""
-    out = ""
-    for sig in signal.SIGINT, signal.SIGKILL:
+def signal_all(processes, sig):
+    """The process of a file, and all that it started: they are a group."""
+    for p in processes:
         try:
             os.killpg(p.pid, sig)
-            out = p.communicate(timeout=20)[0]
-            break
         except ProcessLookupError:
-            break
+            pass
+
+
+def end(p):
+    """Ends a file's processes, first in a way that lets them clean up; what was left of their output."""
+    for sig in signal.SIGINT, signal.SIGKILL:
+        signal_all([p], sig)
+        try:
+            return p.communicate(timeout=GRACE_S)[0]
         except subprocess.TimeoutExpired:
-            continue
-    p.wait()
-    return out
+            pass
+    return ""
 
 
 def stop(*_):
-    """Whoever ends the driver ends the tests that run, and the driver itself when they are gone."""
+    """Whoever ends the driver ends the tests that run, and the driver when they are gone."""
     stopping.set()
-    for p in list(running):
-        try:
-            os.killpg(p.pid, signal.SIGINT)
-        except ProcessLookupError:
-            pass
+    processes = list(running)
+    signal_all(processes, signal.SIGINT)
+    killer = threading.Timer(GRACE_S, signal_all, (processes, signal.SIGKILL))
+    killer.daemon = True
+    killer.start()
 
 
 def programs(folder, sources):
@@ -139,7 +145,10 @@ def main():
               "e2e": lambda: modules(build, "test", 600),
               "soak": lambda: modules(build, "soak", 1800)}
     tests = [t for suite in sys.argv[2:] for t in suites[suite]()]
-    lanes = int(os.environ.get("LANES") or len(os.sched_getaffinity(0)) + 1)
+    lanes = os.environ.get("LANES") or str(len(os.sched_getaffinity(0)) + 1)
+    if not re.fullmatch(r"[1-9]\d{0,2}", lanes):
+        sys.exit("run.py: LANES='%s' is not a whole number from 1 to 999" % lanes)
+    lanes = int(lanes)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     free = list(range(lanes))

@@ -22,8 +22,8 @@ admission:
   v4_32_churn: 50
   v4_24_open: 0
   v4_24_churn: 0
-  penalty: 2s
-  penalty_max: 20s
+  penalty: {penalty}s
+  penalty_max: {penalty}0s
   flood_limit: 0
 sched:
   sample_percent: 100
@@ -50,6 +50,11 @@ def bpftool(*args):
     return json.loads(r.stdout)
 
 
+def body(interface, port, refuse="drop"):
+    # A penalty is longer than it takes to look at it.
+    return BODY.format(interface=interface, host=netns.Namespaces.host, port=port, refuse=refuse, penalty=2 * support.slow())
+
+
 class GateCase(support.Case):
     """A gateway of two workers with its gate on a veth, and clients at the other end."""
 
@@ -65,8 +70,8 @@ class GateCase(support.Case):
         self.start()
 
     def start(self, **more):
-        body = BODY.format(interface=self.ns.interface, host=self.ns.host, port=self.port, refuse=self.refuse)
-        self.gw = support.Gateway(self.tmp, body, workers=2, instance=self.instance, admission=None, **more)
+        config = body(self.ns.interface, self.port, self.refuse)
+        self.gw = support.Gateway(self.tmp, config, workers=2, instance=self.instance, admission=None, **more)
         self.addCleanup(self.end)
 
     def end(self):
@@ -319,20 +324,17 @@ class Fallback(support.Case):
         with netns.Namespaces() as ns, contextlib.ExitStack() as stack:
             port = support.free_port()
             ns.occupy()
-            first = support.Gateway(self.sub("one"), BODY.format(interface=ns.interface, host=ns.host, port=port,
-                                                                 refuse="drop"), admission=None,
+            first = support.Gateway(self.sub("one"), body(ns.interface, port), admission=None,
                                     instance="kg-one-%d" % os.getpid(), wait=False)
             self.assertEqual(first.wait(), 1)
             self.assertIn("the gate in the kernel: attaching admit to", first.log())
-            second = support.Gateway(
-                self.sub("two"), BODY.format(interface=ns.interface, host=ns.host, port=port + 1, refuse="drop")
-                .replace("mode: kernel", "mode: auto"), admission=None, instance="kg-two-%d" % os.getpid())
+            second = support.Gateway(self.sub("two"), body(ns.interface, port + 1).replace("mode: kernel", "mode: auto"),
+                                     admission=None, instance="kg-two-%d" % os.getpid())
             stack.callback(second.stop)
             self.assertIn("no gate in the kernel, admission is in user space: attaching admit to", second.log())
             self.assertEqual(second.ctl("gate")["mode"], "user")
-            third = support.Gateway(
-                self.sub("three"), BODY.format(interface="nosuch0", host=ns.host, port=port + 2, refuse="drop"),
-                admission=None, instance="kg-three-%d" % os.getpid(), wait=False)
+            third = support.Gateway(self.sub("three"), body("nosuch0", port + 2), admission=None,
+                                    instance="kg-three-%d" % os.getpid(), wait=False)
             self.assertEqual(third.wait(), 1)
             self.assertIn("the gate in the kernel: interface nosuch0", third.log())
 

@@ -159,7 +159,7 @@ def main():
             return t, None
         lane = free.pop()
         try:
-            return t, t.run(dict(SANITIZERS, **os.environ, TEST_LANE="%d/%d" % (lane, lanes)))
+            return t, t.run({**SANITIZERS, **os.environ, "TEST_LANE": "%d/%d" % (lane, lanes)})
         finally:
             free.append(lane)
 

@@ -245,7 +245,7 @@ class TopOfAKernelGate(support.Case):
         import test_kernel_gate
         with netns.Namespaces() as ns:
             port = support.free_port()
-            body = test_kernel_gate.BODY.format(interface=ns.interface, host=ns.host, port=port, refuse="drop")
+            body = test_kernel_gate.body(ns.interface, port)
             gw = support.Gateway(self.tmp, body, workers=2, instance="top-%d" % os.getpid(), admission=None)
             try:
                 address = ns.address(0)

@@ -63,8 +63,8 @@ class Program(Tests):
     """A cmocka program. A skipped test is neither passed nor failed."""
 
     def count(self, out):
-        said = lambda what: sum(int(n) for n in re.findall(r"^\[  %s \] (\d+) test" % what, out, re.M))  # noqa: E731
-        self.passed, self.skipped = said("PASSED "), said("SKIPPED")
+        self.passed, self.skipped = (sum(map(int, re.findall(r"^\[  %s *\] (\d+) test" % said, out, re.M)))
+                                     for said in ("PASSED", "SKIPPED"))
         self.failed = len(re.findall(r"^\[  FAILED  \] [a-zA-Z_]", out, re.M))
 
     def summary(self, _, seconds):

@@ -190,7 +190,8 @@ static void *come_and_go(void *arg)
 	} held[4] = {0};
 
 	for (unsigned n = 0; n < ROUNDS; n++) {
-		unsigned k = (unsigned)rand_r(&seed) % 4, prefix = (unsigned)rand_r(&seed) % PREFIXES;
+		unsigned k = (unsigned)rand_r(&seed) % 4,
+			 prefix = (unsigned)rand_r(&seed) % PREFIXES;
 		uint64_t word;
 		uint32_t open;
 

@@ -72,22 +72,23 @@ class Crash(support.Case):
         """Somebody connects all the time; the gateway is killed under him. Waiting is allowed, refusing is not."""
         gw = self.start_gateway()
         stop, failures, served, slowest = threading.Event(), [], [0], [0]
+        at, others = ["nothing yet"], []
 
         def knock():
             while not stop.is_set():
                 begin = time.monotonic()
+                at[0] = "connecting"
                 try:
                     with support.connect(self.ws) as s:
+                        at[0] = "an answer to %s" % (s.getsockname(),)
                         s.sendall(support.upgrade_request())
                         support.recv_head(s)
                         served[0] += 1
                         slowest[0] = max(slowest[0], time.monotonic() - begin)
                 except ConnectionRefusedError as e:
                     failures.append(e)
-                except OSError:
-                    pass  # it was being served when the gateway died
-                except EOFError:
-                    pass
+                except (OSError, EOFError) as e:
+                    others.append(e)  # it was being served when the gateway died
         t = threading.Thread(target=knock)
         t.start()
         try:
@@ -98,7 +99,13 @@ class Crash(support.Case):
                 def served_again():
                     "clients to be served again"
                     return served[0] > had + 20 and gw.gateway_pid not in (None, old)
-                wait_for(served_again)
+                try:
+                    wait_for(served_again)
+                except AssertionError as e:
+                    ss = subprocess.run(["ss", "-tanp", "( sport = :%d or dport = :%d )" % (self.ws, self.ws)],
+                                        capture_output=True, text=True).stdout
+                    self.fail("%s; had %d, served %d; at %s; pid %s, was %d; %s\n%s\n%s" % (
+                        e, had, served[0], at[0], gw.gateway_pid, old, others[-5:], ss[-2000:], gw.log()[-4000:]))
         finally:
             stop.set()
             t.join()

@@ -18,8 +18,8 @@ enum bare_mail {
 	BARE_ECHO,  /* ptr: the worker to send it back to, a: times left */
 };
 
-/* What one worker saw. Atomic where the test looks while it runs. An event is counted once its handler
- * is done: a test that waits for the count may look at what the handler left. */
+/* What one worker saw. Atomic where the test looks while it runs. An event is counted once its
+ * handler is done: a test that waits for the count may look at what the handler left. */
 struct bare {
 	struct worker *w;
 	struct tg_worker_stats *stats;
